@@ -1,0 +1,222 @@
+"""What each reply of a talk is worth, as a fold over the talk: tiers, repetition, costs.
+
+Points are on the anger and trust axes, before mood, round caps and noise. A credit
+depends on the texts alone, so earlier rounds are recomputed from the history.
+Source of the rules: arXiv 2606.15532, section 2 (update rules of the simulator).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from eijax.simulator.embedded.reading import Reading
+
+# Gain of an item: scene -> kind -> (anger relief, trust). About one small step each.
+GAINS = {
+    'support': {'facts': (1.1, 1.6), 'needs': (2.4, 2.8), 'soothes': (2.4, 2.3), 'commit': (0.5, 1.0)},
+    'defense': {'facts': (1.1, 1.1), 'needs': (2.2, 2.3), 'soothes': (2.2, 1.8), 'commit': (0.9, 1.2),
+                'holds': (0.2, 0.7), 'way_out': (2.4, 2.5)},
+    'repair': {'facts': (0.8, 1.0), 'needs': (2.2, 2.3), 'soothes': (2.0, 2.1), 'commit': (0.9, 1.2),
+               'act': (1.4, 1.8), 'effect': (1.8, 2.0), 'amends': (2.2, 2.6)},
+    'charm': {'facts': (0.7, 1.5), 'needs': (1.5, 2.8), 'soothes': (1.4, 2.5), 'commit': (0.3, 1.0),
+              'view': (0.5, 1.2)},
+}
+# Cost of a manner: rule -> (anger, trust), small 1..4, medium 5..8, large 8..10.
+COSTS = {
+    'empty': (3.5, 4.0), 'off_topic': (2.0, 2.8), 'garble': (1.5, 2.0), 'canned': (0.6, 1.0), 'structure': (1.8, 2.2),
+    'list': (2.2, 2.6), 'stage_direction': (1.6, 2.2), 'lecture': (2.6, 3.0), 'optimism': (2.6, 2.8),
+    'procedure': (2.8, 2.4), 'counter_blame': (5.5, 5.5), 'threat': (9.0, 8.0), 'hostile': (7.5, 7.5),
+    'press_forgiveness': (3.5, 3.8), 'excuse': (1.5, 2.0), 'diagnosis': (2.2, 2.8), 'compliment': (0.4, 0.8),
+    'interview': (0.5, 0.8), 'overeager': (1.4, 1.8), 'padding': (1.2, 1.5), 'advice': (2.2, 2.6),
+    'forged': (2.5, 3.5), 'parrot': (2.4, 2.8), 'read_back': (4.0, 4.5), 'bag': (5.0, 6.0), 'inflame': (3.8, 3.4),
+    'yields': (3.0, 5.5), 'states_need': (1.6, 2.0), 'long': (1.4, 1.8), 'same_line': (2.2, 2.8), 'empty_apology': (1.6, 2.2),
+    'dull': (0.5, 0.9), 'evasion': (0.8, 1.2), 'questions': (0.8, 1.0),
+}
+SCENE_COSTS = {
+    ('repair', 'counter_blame'): (8.5, 9.0), ('repair', 'excuse'): (2.6, 3.2), ('repair', 'empty_apology'): (1.8, 2.6),
+    ('defense', 'counter_blame'): (6.5, 6.0), ('charm', 'compliment'): (1.2, 1.8), ('charm', 'interview'): (1.0, 1.5),
+    ('charm', 'canned'): (0.9, 1.4), ('charm', 'overeager'): (1.8, 2.4), ('charm', 'empty'): (4.0, 3.5),
+    ('charm', 'advice'): (0.8, 1.0), ('defense', 'advice'): (0.6, 0.8), ('repair', 'advice'): (1.4, 1.8),
+    ('charm', 'inflame'): (3.2, 3.4),
+}
+# Manners that wear out: each further use costs this share more.
+WEARING = {'canned': 0.5, 'compliment': 0.8, 'interview': 0.6, 'empty_apology': 0.35, 'questions': 0.5, 'advice': 0.2, 'lecture': 0.2, 'dull': 0.3}
+SMALL, MEDIUM, LARGE = 0.75, 2.6, 5.5  # Lower ends of the three steps, in points.
+REPEAT = (1.0, 0.5, 0.0)  # Worth of an item at its first, second and later uses.
+FORMULA = (1.0, 0.75, 0.5)  # The same sentence frame with other nouns.
+SAME_LINE = 0.72  # Jaccard of stems.
+SAME_FRAME = 0.8
+MAX_SENTENCES = 4
+MAX_WORDS = 60
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Credit:
+  """Worth of one reply. gains are >= 0; costs lists (rule, anger, trust); tier 'none'|'small'|'medium'|'large'."""
+
+  gain_anger: float
+  gain_trust: float
+  costs: tuple[tuple[str, float, float], ...]
+  tier: str
+  rule: str  # The rule that weighed most: 'earned', 'nothing_new' or a cost.
+  used: frozenset[tuple[str, int]]  # Items that earned.
+  repeats: int  # Earlier lines that were practically this one.
+  flat: bool
+
+  @property
+  def good(self) -> bool:
+    return self.tier != 'none' and self.net > 0
+
+  @property
+  def net(self) -> float:
+    cost = sum(anger + trust for _, anger, trust in self.costs)
+    return self.gain_anger + self.gain_trust - cost
+
+
+def tier_of(points: float) -> str:
+  """Name the step of a gain in points."""
+  if points < SMALL:
+    return 'none'
+  return 'small' if points < MEDIUM else 'medium' if points < LARGE else 'large'
+
+
+def fold(scene: str, readings: Sequence[Reading]) -> list[Credit]:
+  """Return the credit of each reply, in order; each depends only on itself and earlier ones."""
+  credits, uses, manners = [], {}, {}
+  for index, reading in enumerate(readings):
+    earlier = readings[:index]
+    repeats = sum(_jaccard(reading.stems, other.stems) >= SAME_LINE for other in earlier)
+    frames = sum(_same_frame(reading.skeleton, other.skeleton) for other in earlier)
+    anger, trust, earned = _gains(scene, reading, uses)
+    factor = FORMULA[min(frames, 2)] * REPEAT[min(repeats, 2)] * _fluency(reading)
+    if reading.flags & {'bag', 'read_back', 'parrot', 'forged', 'empty', 'hostile', 'threat', 'list'} or reading.yields:
+      factor *= 0.0 if reading.flags & {'bag', 'read_back', 'forged', 'empty', 'threat', 'hostile'} or reading.yields else 0.5
+    anger, trust = anger * factor, trust * factor
+    for sentence in reading.sentences:
+      for item in sentence.used + sentence.listed:
+        uses[item.key] = uses.get(item.key, 0) + 1
+      if sentence.commits:
+        uses['commit'] = uses.get('commit', 0) + 1
+    if reading.view:
+      uses['view'] = uses.get('view', 0) + 1
+    if reading.holds:
+      uses['holds'] = uses.get('holds', 0) + 1
+    tier = tier_of(max(anger, trust))
+    costs = _costs(scene, reading, index, repeats, tier, earlier, manners)
+    for name, _, _ in costs:
+      manners[name] = manners.get(name, 0) + 1
+    cost = sum(a + t for _, a, t in costs)
+    rule = max(costs, key=lambda entry: entry[1] + entry[2])[0] if costs and cost > anger + trust else (
+        'earned' if tier != 'none' else 'nothing_new')
+    credits.append(Credit(
+        gain_anger=anger, gain_trust=trust, costs=tuple(costs), tier=tier, rule=rule,
+        used=frozenset(earned) if factor else frozenset(), repeats=repeats, flat=tier == 'none' or cost >= anger + trust))
+  return credits
+
+
+def _gains(scene: str, reading: Reading, uses: dict) -> tuple[float, float, list]:
+  """Sum the gains of a reply: in a sentence the best item counts whole, the others half."""
+  table = GAINS[scene]
+  spent = dict(uses)
+  seen_facts = 0
+  anger = trust = 0.0
+  earned = []
+  for sentence in reading.sentences[:3]:
+    worths = []
+    for item in sentence.used:
+      if item.kind not in table:
+        continue
+      worth = REPEAT[min(spent.get(item.key, 0), 2)]
+      if item.kind == 'facts':
+        worth *= (1.0, 0.5, 0.0)[min(seen_facts, 2)]
+        seen_facts += 1
+      if item.kind == 'amends' and not _named_act(reading, uses):
+        worth *= 0.6
+      spent[item.key] = spent.get(item.key, 0) + 1
+      if worth > 0:
+        earned.append(item.key)
+        worths.append((worth * table[item.kind][0], worth * table[item.kind][1]))
+    if sentence.commits:
+      worth = REPEAT[min(spent.get('commit', 0) // 2, 2)]
+      worths.append((worth * table['commit'][0], worth * table['commit'][1]))
+      spent['commit'] = spent.get('commit', 0) + 1
+    worths.sort(key=sum, reverse=True)
+    for rank, (a, t) in enumerate(worths[:4]):
+      anger += a * (1.0 if rank == 0 else 0.5)
+      trust += t * (1.0 if rank == 0 else 0.5)
+  if scene == 'defense' and reading.holds and not reading.yields:
+    worth = REPEAT[min(uses.get('holds', 0), 2)]
+    anger += worth * table['holds'][0]
+    trust += worth * table['holds'][1]
+  if scene == 'charm' and reading.view and reading.tied and not reading.all_questions:
+    worth = (1.0, 1.0, 0.6, 0.4)[min(uses.get('view', 0), 3)] * (1.0 if earned else 0.6)
+    anger += worth * table['view'][0]
+    trust += worth * table['view'][1]
+  return anger, trust, earned
+
+
+def _named_act(reading: Reading, uses: dict) -> bool:
+  return any(key[0] == 'act' for key in reading.used) or any(key[0] == 'act' for key in uses if isinstance(key, tuple))
+
+
+def _costs(scene, reading, index, repeats, tier, earlier, manners) -> list[tuple[str, float, float]]:
+  """List the costs of a reply, each (rule, anger, trust)."""
+  named = set(reading.flags)
+  earns = tier != 'none'
+  if 'advice' in named and (scene == 'support' and index >= 2 and earns):
+    named.discard('advice')  # From round 3 on, advice that also catches the matter is borne.
+  if scene in ('defense', 'charm') and earns:
+    named.discard('advice')
+  if 'bag' in named or 'read_back' in named:
+    named.discard('parrot')
+  if reading.yields:
+    named.add('yields')
+  if reading.inflamed:
+    named.add('inflame')
+  if reading.states_need and not earns and any(other.states_need for other in earlier):
+    named.add('states_need')
+  if reading.garble >= 0.5:
+    named.add('garble')
+  if reading.sorry and not earns:
+    if scene != 'repair' or any(other.sorry for other in earlier):
+      named.add('empty_apology')
+  if repeats >= 2 or (repeats == 1 and not earns):
+    named.add('same_line')
+  if 'empty' not in named:
+    if reading.all_questions and not earns and any(other.all_questions for other in earlier[-2:]):
+      named.add('questions')
+    if scene == 'charm' and not earns and not reading.view:
+      named.add('dull')
+    if scene == 'defense' and not earns and not reading.holds and not reading.yields and index >= 1:
+      named.add('evasion')
+  costs = []
+  for name in sorted(named):
+    anger, trust = SCENE_COSTS.get((scene, name), COSTS[name])
+    scale = 1.0 + WEARING.get(name, 0.0) * min(manners.get(name, 0), 3)
+    if name == 'garble':
+      scale = min(reading.garble, 2.5)
+    elif name == 'same_line':
+      scale = 0.4 if repeats == 1 else 1.0 + 0.2 * min(repeats - 2, 3)
+    elif name == 'bag':
+      scale = 1.0 + 0.1 * min(reading.num_facts - 4, 4)
+    costs.append((name, anger * scale, trust * scale))
+  excess = max(reading.num_sentences - MAX_SENTENCES, 0) + max(reading.num_words - MAX_WORDS, 0) / 15
+  if excess > 0:
+    anger, trust = COSTS['long']
+    costs.append(('long', anger * min(0.7 + 0.3 * excess, 2.5), trust * min(0.7 + 0.3 * excess, 2.5)))
+  return costs
+
+
+def _fluency(reading: Reading) -> float:
+  return max(0.0, 1.0 - 0.5 * reading.garble)
+
+
+def _jaccard(left: frozenset, right: frozenset) -> float:
+  return len(left & right) / len(left | right) if left and right else float(left == right)
+
+
+def _same_frame(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
+  """Whether two lines share their run of function words: one template, other nouns."""
+  if min(len(left), len(right)) < 4:
+    return False
+  pairs_left, pairs_right = set(zip(left, left[1:])), set(zip(right, right[1:]))
+  return len(pairs_left & pairs_right) >= SAME_FRAME * max(len(pairs_left), len(pairs_right))

@@ -1,0 +1,213 @@
+"""Read one reply: what it touches, what it does with it, and which manners cost.
+
+A reading depends on the reply, the user's line before it and the sheet; never on
+mood, round or seed.
+"""
+
+import dataclasses
+import functools
+import re
+
+from eijax.simulator.embedded import lexicon, words
+from eijax.simulator.embedded.sheet import Item, Sheet, trigrams
+
+MAX_GOOD_SENTENCES = 4
+MAX_SENTENCE_WORDS = 32
+MIN_SENTENCE_WORDS = 4
+MIN_FUNCTION_SHARE = 0.28  # Spoken English lies between 0.4 and 0.7; keyword lists below 0.2.
+BAG_FACTS = 4
+_PARROT_SHARE = 0.5
+
+# Pairs of neighbours that no fluent sentence holds: a cheap sign of broken grammar.
+_DETERMINER = "the|a|an|my|your|our|their"
+_BROKEN = re.compile(
+    rf"\b({_DETERMINER}) (?:{_DETERMINER}|is|are|was|were|of|and|to|in|i|you|he|she|we|they|it|will|can|do|did|not)\b"
+    r"|\b(?:i|he|she|it) are\b|\b(?:you|we|they) is\b|\bi is\b|\b(?:of|to|and|with|for|from|at) (?:of|and|is|are|was)\b"
+    r"|\b(\w+) \2 \2\b|\b(?!had|that|very|so|no|really|sorry|her|is)(\w+) \3\b|\b(?:i you|you i|he i|we i)\b|\b(?:will|can|would) (?:will|can|would|is|was)\b")
+_DANGLING = re.compile(r"\b(?:the|a|an|of|to|and|or|but|my|your|our|with|for|because|is|are|was|will|i)\s*[.?!]?\s*$")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SentenceReading:
+  """One sentence: items used (something is done with them), items only listed."""
+
+  used: tuple[Item, ...]
+  listed: tuple[Item, ...]
+  commits: bool
+  question: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+  """One reply. flags: names of costly manners. stems: all stems; skeleton: function stems in order."""
+
+  text: str
+  sentences: tuple[SentenceReading, ...]
+  flags: frozenset[str]
+  num_words: int
+  num_sentences: int
+  num_facts: int
+  garble: float  # Signs of broken grammar per sentence; 0 is fluent.
+  stems: frozenset[str]
+  skeleton: tuple[str, ...]
+  tied: bool  # Shares content with the situation.
+  view: bool  # Speaks of the speaker's own view or experience.
+  sorry: bool
+  holds: bool
+  yields: bool
+  inflamed: tuple[Item, ...]
+  states_need: bool
+
+  @functools.cached_property
+  def used(self) -> frozenset[tuple[str, int]]:
+    return frozenset(item.key for sentence in self.sentences for item in sentence.used)
+
+  @functools.cached_property
+  def all_questions(self) -> bool:
+    return bool(self.sentences) and all(sentence.question for sentence in self.sentences)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def read(sheet: Sheet, text: str, before: str) -> Reading:
+  """Read `text`, said in answer to the user's line `before`."""
+  plain = words.normalise(text)
+  parts = words.sentences(plain)
+  stem_list = words.stems(plain)
+  num_words = len(words.words(plain)) + words.chinese_chars(plain) // 2
+  acts = [_acts(part, sheet) for part in parts]
+  sentences, inflamed, states_need = [], [], False
+  holds = yields = False
+  facts = set()
+  for index, part in enumerate(parts):
+    stems = frozenset(words.stems(part))
+    touched = [(item, cue) for item in sheet.items if (cue := item.match(stems, part)) is not None]
+    shape = _sentence_like(part, sheet.language)
+    neighbour = any(acts[near] for near in (index - 1, index + 1) if 0 <= near < len(parts))
+    used, listed = [], []
+    for item, cue in touched:
+      if item.kind == 'inflames':
+        if not _negated(part, cue):
+          inflamed.append(item)
+      elif item.kind == 'yields':
+        yields = yields or not _negated(part, cue)
+      elif item.kind == 'holds':
+        holds = True
+      elif item.kind == 'boundary':
+        holds = holds or bool(lexicon.REFUSAL.search(part))
+      elif item.kind == 'needs' and lexicon.LABELS_NEED.match(part) and not lexicon.OFFER.search(part):
+        states_need = True
+      elif shape and _does_something(item.kind, part, bool(acts[index]), neighbour):
+        used.append(item)
+      else:
+        listed.append(item)
+      if item.kind == 'facts':
+        facts.add(item.index)
+    content = words.content_stems(part)
+    commits = bool(shape and lexicon.PROMISE.search(part) and lexicon.WHEN.search(part)
+                   and (used or len(content & sheet.vocabulary) >= 1))
+    sentences.append(SentenceReading(
+        used=tuple(used), listed=tuple(listed), commits=commits, question=bool(lexicon.QUESTION.search(part))))
+  content = words.content_stems(plain)
+  known = sheet.vocabulary | words.content_stems(before)
+  tied = any(s.used or s.listed for s in sentences) or (bool(content) and len(content & known) >= 0.25 * len(content))
+  garble = _garble(parts, sheet.language)
+  return Reading(
+      text=text, sentences=tuple(sentences), num_words=num_words, num_sentences=len(parts), num_facts=len(facts),
+      flags=_flags(plain, parts, sheet, before, stem_list, content, tied, len(facts)),
+      garble=garble, stems=frozenset(stem_list),
+      skeleton=tuple(s for s in stem_list if s in words.FUNCTION_STEMS),
+      tied=tied, view=bool(lexicon.VIEWS.search(plain)), sorry=bool(lexicon.SORRY.search(plain)),
+      holds=holds, yields=yields and not (holds and not _caves(plain)), inflamed=tuple(inflamed), states_need=states_need)
+
+
+def _acts(part: str, sheet: Sheet) -> bool:
+  """Whether the sentence asks, offers, owns, judges or tells of oneself."""
+  del sheet
+  return any(pattern.search(part) for pattern in (
+      lexicon.QUESTION, lexicon.OFFER, lexicon.OWNS, lexicon.VIEWS, lexicon.STANCE))
+
+
+def _does_something(kind: str, part: str, acts: bool, neighbour: bool) -> bool:
+  if kind == 'act':  # Owned in the first person, not described.
+    return bool(re.search(r"\bi\b|\bi'|\bmy\b|\bme\b|我", part))
+  if kind == 'amends':
+    return bool(lexicon.OFFER.search(part) or lexicon.PROMISE.search(part) or re.search(r"\bi\b|\bi'|我", part))
+  if kind == 'facts':
+    return acts or (neighbour and bool(lexicon.PERSON.search(part)))
+  return acts or bool(lexicon.PERSON.search(part))
+
+
+def _sentence_like(part: str, language: str) -> bool:
+  if language == 'zh' and words.chinese_chars(part) >= 4:
+    return words.chinese_chars(part) <= 60
+  run = words.words(part)
+  if not MIN_SENTENCE_WORDS <= len(run) <= MAX_SENTENCE_WORDS:
+    return False
+  share = sum(word in words.FUNCTION_WORDS for word in run) / len(run)
+  return share >= MIN_FUNCTION_SHARE and not _BROKEN.search(' '.join(run))
+
+
+def _negated(part: str, cue: frozenset[str]) -> bool:
+  """Whether a negation stands in a clause that holds a content word of the cue."""
+  if any(lexicon.NEGATION.search(word) for word in cue):
+    return False
+  content = {s for s in cue if s not in words.FUNCTION_STEMS} or cue
+  return any(lexicon.NEGATION.search(clause) and content & set(words.stems(clause))
+             for clause in words.clauses(part))
+
+
+def _caves(plain: str) -> bool:
+  return bool(re.search(r"\b(?:okay|ok|fine|alright|all right|just this once|you win|i give (?:in|up))\b|好吧|算了|依你", plain))
+
+
+def _garble(parts: list[str], language: str) -> float:
+  if not parts:
+    return 0.0
+  if language == 'zh':
+    return float(sum(bool(re.search(r'(.{2,6})\1{2,}', part)) for part in parts)) / len(parts)
+  signs = 0.0
+  for part in parts:
+    run = words.words(part)
+    joined = ' '.join(run)
+    signs += len(_BROKEN.findall(joined)) + bool(_DANGLING.search(joined)) + sum(len(word) > 18 for word in run)
+    pairs = list(zip(run, run[1:]))
+    signs += max(0, len(pairs) - len(set(pairs)) - 1)
+    signs += len(run) > 40
+    if len(run) >= 6 and sum(word in words.FUNCTION_WORDS for word in run) < MIN_FUNCTION_SHARE * len(run):
+      signs += 1
+  return signs / len(parts)
+
+
+_PATTERNS = (
+    ('canned', lexicon.CANNED), ('structure', lexicon.STRUCTURE), ('list', lexicon.LIST),
+    ('stage_direction', lexicon.STAGE_DIRECTION), ('lecture', lexicon.LECTURE), ('optimism', lexicon.OPTIMISM),
+    ('procedure', lexicon.PROCEDURE), ('counter_blame', lexicon.COUNTER_BLAME), ('threat', lexicon.THREAT),
+    ('hostile', lexicon.HOSTILE), ('press_forgiveness', lexicon.PRESS_FORGIVENESS), ('excuse', lexicon.EXCUSE),
+    ('diagnosis', lexicon.DIAGNOSIS), ('compliment', lexicon.COMPLIMENT), ('interview', lexicon.INTERVIEW),
+    ('overeager', lexicon.OVEREAGER), ('padding', lexicon.PADDING), ('advice', lexicon.ADVICE))
+
+
+def _flags(plain, parts, sheet, before, stem_list, content, tied, num_facts) -> frozenset[str]:
+  if not parts or not re.search(r'[^\W_]', plain):
+    return frozenset({'empty'})
+  # The list pattern needs the line breaks; the others read the reply as one line.
+  line = re.sub(r'\s+', ' ', plain)
+  flags = {name for name, pattern in _PATTERNS if pattern.search(plain if name == 'list' else line)}
+  if lexicon.FORGED.search(plain):
+    flags.add('forged')
+    flags.discard('list')
+  run = tuple(zip(stem_list, stem_list[1:], stem_list[2:]))
+  if len(run) >= 3:
+    said = trigrams(before)
+    if sum(gram in said for gram in run) > _PARROT_SHARE * len(run):
+      flags.add('parrot')
+    if len(run) >= 8 and sum(gram in sheet.persona_trigrams for gram in run) > _PARROT_SHARE * len(run):
+      flags.add('read_back')
+  num_words = len(stem_list)
+  if num_facts > BAG_FACTS or (num_facts == BAG_FACTS and num_words < 9 * num_facts):
+    flags.add('bag')
+  if not tied and len(content) >= 3:
+    flags.add('off_topic')
+  if len(stem_list) <= 2 and not tied and not lexicon.SORRY.search(plain):
+    flags.add('empty')
+  return frozenset(flags)
