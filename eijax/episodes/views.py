@@ -4,7 +4,7 @@ The policy never sees the user's levels, reflections or appraisal; the user neve
 the policy's thoughts.
 """
 
-import dataclasses
+import re
 from collections.abc import Sequence
 
 from eijax.episodes.state import Episode
@@ -59,41 +59,16 @@ def policy_messages(
   return messages
 
 
-def with_user_turn(messages: Sequence[Message], language: str) -> list[Message]:
+def with_user_turn(messages: Sequence[Message]) -> list[Message]:
   """Insert a neutral first user message where the policy opened.
 
   For endpoints that refuse a talk without one. It belongs to the request only and never
   enters the history.
   """
   messages = list(messages)
-  first = next((i for i, message in enumerate(messages) if message['role'] != 'system'), None)
-  if first is None or messages[first]['role'] != 'user':
-    position = len(messages) if first is None else first
-    messages.insert(position, {'role': 'user', 'content': _PLACEHOLDER[language]})
+  position = sum(message['role'] == 'system' for message in messages[:1])
+  if position == len(messages) or messages[position]['role'] != 'user':
+    is_chinese = any(re.search('[\u4e00-\u9fff]', message['content']) for message in messages)
+    content = _PLACEHOLDER['zh' if is_chinese else 'en']
+    messages.insert(position, {'role': 'user', 'content': content})
   return messages
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HistoryEntry:
-  """One line of the talk as the simulated user remembers it.
-
-  speaker: 'user' (the simulated one) or 'defender' (the policy).
-  reflection: the user's own private notes on that round; None for other lines.
-  """
-
-  speaker: str
-  text: str
-  reflection: object | None = None
-
-
-def labelled_history(episode: Episode) -> list[HistoryEntry]:
-  """Everything said so far, visible replies only, with the user's own reflections."""
-  entries = []
-  if episode.scenario.opening_line is not None:
-    entries.append(HistoryEntry(speaker='user', text=episode.scenario.opening_line))
-  for turn in episode.turns:
-    entries.append(HistoryEntry(speaker='defender', text=turn.reply.visible))
-    entries.append(
-        HistoryEntry(speaker='user', text=turn.simulator, reflection=turn.reflection or None)
-    )
-  return entries
