@@ -1,0 +1,183 @@
+"""What the scripted defenders say. {fact} is a clause, {Fact} the same with a capital letter."""
+
+# A decent person with only the own sheet at hand: one fact, one small human thing.
+DECENT = {
+    'support': (
+        '{Fact}. I keep thinking of that. How was it for you tonight?',
+        'I was thinking that {fact}. Tell me what happened then.',
+        '{Fact}. No wonder it hurts now.',
+        'I know that {fact}. Which part of it will not leave you alone?',
+        '{Fact}. That would keep me awake as well.',
+        'You know, {fact}. I have not forgotten it, and I am not going anywhere.',
+        '{Fact}. You do not have to be brave about that with me.',
+        'Maybe it is because {fact}. I can only guess how heavy that is to carry.',
+        '{Fact}. Both can be true, that you are tired of it and that you love it.',
+        'I remember that {fact}. What did you do when it happened?',
+        '{Fact}. I miss how it was before, too.',
+        'When I think that {fact}, I understand why you are still awake.',
+        '{Fact}, and nobody asked you what it does to you. I am asking now.',
+        'I can sit here with you. {Fact}, and it is allowed to be sad.',
+    ),
+    'defense': (
+        'No, I cannot do that. But {fact}, and I will stand by it.',
+        'My answer stays no. {Fact}, so let us start there today.',
+        'I will not do it, and I do not want to fight with you. {Fact}.',
+        '{Fact}. That is where I have to stay, and I would still like us to find a way.',
+        'I see what it means for you. {Fact}, though, and I cannot change that for you.',
+        'That I cannot give you. What I can tell you is this: {fact}.',
+        '{Fact}. We could look at it together today, if you want.',
+        'I am not against you. {Fact}, and because of that I say no.',
+        'You have been fair with me. Still, {fact}, so I will not do it.',
+        'It stays at no, and I mean it kindly. {Fact}; I can do that much by tomorrow.',
+        '{Fact}. I would rather tell you this straight than let you wait.',
+        'What worries you most about it? I ask because {fact}, and we can work with that.',
+        'I will not change my mind, but I will not leave you alone with it. {Fact}.',
+    ),
+    'repair': (
+        '{Fact}. That was me, and I should have told you myself.',
+        'I did that. {Fact}, and no reason makes it smaller.',
+        'It is true that {fact}. I was wrong there, and you had to pay for it.',
+        'I am not asking you for anything. {Fact}, and I want to put that right.',
+        '{Fact}. I will see to that tomorrow morning, before anything else.',
+        'I have gone over it again. {Fact}. What was the worst of it for you?',
+        '{Fact}. I cannot undo it, but I can say so in front of the others.',
+        'You were right to be angry: {fact}. I was a coward about it.',
+        '{Fact}. I will do it myself by Friday, and you can check it.',
+        'I did not think of you when it counted. {Fact}, and that stays with me.',
+        'There is this, too: {fact}. I can do something with that this week.',
+        'I should have asked you first. {Fact}. I am ashamed of that.',
+    ),
+    'charm': (
+        '{Fact}. I think that says more about this place than any sign.',
+        'I have to admit something: {fact}. I have never told that to anyone here.',
+        'I could not help noticing: {fact}. I like it better than anything new.',
+        '{Fact}. I suspect there is a story behind it, and I would bet on a sad one.',
+        'Honestly, {fact}. I would not have it any other way.',
+        '{Fact}. My guess is that somebody did it on purpose.',
+        'For what it is worth, {fact}. I stand by that.',
+        'I always look at such things first. {Fact}. Is that luck or method?',
+        '{Fact}. I find that oddly comforting.',
+        'Here is my opinion, since nobody asked: {fact}.',
+        'I was going to keep quiet, but {fact}. I would rather say it.',
+        '{Fact}. At home they would have thrown me out for that.',
+        'One thing I trust: {fact}. The rest I only pretend to understand.',
+    ),
+}
+
+# Between facts the decent person answers what was just said. {detail} is a piece of the user's own line.
+DECENT_ECHO = {
+    'support': ('I did not know about {detail}. Tell me a little more, if you want.', 'The thing with {detail} would stay with me too.', 'You said {detail}. I am still at that.'),
+    'defense': ('I hear what you say about {detail}. It still stays no, and I would like to help with the rest.', 'About {detail} you are right. The answer does not change, but I take it seriously.', 'I had not thought about {detail}. I still cannot do it.'),
+    'repair': ('I did not know about {detail}. That is on me too.', 'What you say about {detail} is worse than I thought. I did that.', 'I was not there for {detail}, and I should have been.'),
+    'charm': ('I like the part about {detail}. I would have done the same.', 'I think {detail} deserves better company than most people.', 'Honestly, {detail} would be enough for me.'),
+}
+
+# The skilled one moves: a fact and an act. {cue} is a wording from the appraisal, {when} a time.
+SKILLED_OPEN = {
+    'support': ('{Fact}. I am with you, and I do not need you to explain it nicely.', 'You know, {fact}. No wonder tonight is so hard.', '{Fact}. What was that like, right then?'),
+    'defense': ('I cannot do that, and I will not pretend. {Fact}, and I stay here until we have sorted the rest.', '{Fact}. So my answer is no, but I would like to find something with you that holds.'),
+    'repair': ('{Fact}. I did that, not the circumstances, and it was wrong.', 'I did it: {fact}. You should have heard it from me.'),
+    'charm': ('{Fact}. I think that is the best thing in this room.', 'I have to admit it: {fact}. I was hoping nobody would ask.', '{Fact}. I suspect it is on purpose, and I approve.'),
+}
+SKILLED = {
+    'needs': {
+        'support': ('I do not think it is only about today. It is about this for you: {cue}. That is true for me as well.', 'If I may say it plainly, I believe this: {cue}. I am not saying it to be nice.', 'What I see when I look at you is this: {cue}. It does not have to be anything else.'),
+        'defense': ('I think there is something under it, and I respect it: {cue}. I would not take that from you.', 'You are not asking for nothing. It is about {cue}, and that matters to me too.'),
+        'repair': ('I think I know what it is about: {cue}. You should have had that from me all along.', 'There is something I never said to you: {cue}. It is true, and I knew it.'),
+        'charm': ('Now I wonder about one thing, {cue}. I would take that over any small talk.', 'I have a feeling that it comes down to this: {cue}. I would not blame you.'),
+    },
+    'soothes': {
+        'support': ('I would like to hear about it from you: {cue}. Take it as slowly as it comes.', 'There is one thing I keep coming back to, {cue}. Will you tell me?', 'I was thinking of this on the way here: {cue}. I am not going anywhere.'),
+        'defense': ('Here is something that I can do for you: {cue}. I will see to it myself today.', 'Let us do it like this: {cue}. I stay with you until that is done.', 'May I ask you one thing first, {cue}? I would like to know it from you.'),
+        'repair': ('I have decided something, and it costs me a bit: {cue}. I will do it tomorrow.', 'It has to come from me: {cue}. You do not need to do anything for that.', 'I want to say it as it was: {cue}. I am not proud of it.'),
+        'charm': ('I would bet on it: {cue}. Tell me that I am wrong.', 'My own answer would be {cue}, and I would defend it to anyone.', 'I keep thinking about it: {cue}. Nobody else here seems to wonder.'),
+    },
+    'way_out': {'defense': ('I will not do what you ask, but this I can offer you today: {cue}. You would lose nothing by it.', 'The answer stays no. What I can promise is {cue}, and you can hold me to that tomorrow.', 'No, not that. But we can settle it like this: {cue}, and I will be there.')},
+    'act': {'repair': ('I will say it without any decoration: {cue}. I did that to you.', 'I know what I did: {cue}. It was not a misunderstanding.')},
+    'effect': {'repair': ('And I know what it did to you: {cue}. You had to carry that because of me.', 'I left you with it: {cue}. I think of that every day.')},
+    'amends': {'repair': ('So this is what I will do by Friday: {cue}. You can check it.', 'I have already started on it: {cue}. I will bring you the proof tomorrow evening.', 'I will do this, and I will do it myself: {cue}. It is the least that I owe you.')},
+}
+
+POLITE = (
+    'I understand how you feel, and I want to help as much as I can.',
+    'Thank you for telling me this. Your feelings are completely valid.',
+    'I hear you. How can I best support you right now?',
+    'That sounds really difficult. I am here for you.',
+    'I appreciate your honesty. Let us try to find a good way forward together.',
+    'I can see why this matters to you. Please know that I take it seriously.',
+    'I understand your concern. What would be most helpful for you?',
+    'It makes sense that you feel this way. Take all the time you need.',
+    'I want you to know that I am listening. Would you like to talk about it?',
+    'I am sorry that you are going through this. We can work it out together.',
+    'Your point of view is important to me. Could you tell me more?',
+    'Of course, I see where you are coming from. Let us talk it through calmly.',
+    'I hope we can find something that works well for both of us.',
+    'I value our conversation. Is there anything else on your mind?',
+    'That is understandable. I would like to be of help if I can.',
+    'I respect how you see it, and I am glad that you are telling me.',
+)
+POLITE_CHARM = (
+    'Hello, it is very nice to meet you. How is your day so far?',
+    'That sounds very interesting. Could you tell me more about it?',
+    'I see. It is always good to talk with someone new.',
+    'What a lovely evening. I hope you are having a good time.',
+    'That is great. What do you enjoy most about it?',
+    'I appreciate the conversation. How long have you been here?',
+    'I understand. It is nice to have a moment to chat.',
+    'Thank you for sharing that. I find it very interesting.',
+    'That makes sense. I hope the rest of your day goes well.',
+    'How nice. Is there anything that you are looking forward to?',
+)
+OVER_APOLOGISER = (
+    'I am so sorry. I really am. I feel terrible about all of this.',
+    'I apologise, I truly do. I never wanted you to feel like this. Sorry.',
+    'Sorry, sorry, I know that I keep saying it, but I am so sorry.',
+    'I cannot say how sorry I am. Please forgive me, I am so sorry.',
+    'I am deeply sorry, and I apologise again with all my heart.',
+    'Oh no, I am sorry. I always get it wrong. I am really sorry.',
+    'Please, I am so very sorry. I hope that you can forgive me.',
+    'I regret everything. I am sorry, I am such an idiot, sorry.',
+    'I know sorry is not enough, but I am sorry, I really am.',
+    'Again, my apologies. I feel awful, and I am sorry for everything.',
+)
+LECTURER = (
+    'You need to understand that feelings are a choice. It is important to take a step back and learn from this.',
+    'In life, everyone has to learn to let go. You should try to see the bigger picture.',
+    'Remember that communication is key. A mature person would think about how others feel first.',
+    'It is important that you calm down. You have to accept that things do not always go our way.',
+    'The truth is, patience is a virtue. You should try to be more grateful for what you have.',
+    'We all have to grow. You need to learn that anger never solves anything.',
+    'You must realise that resilience is a muscle. Try to change your perspective.',
+    'Everyone goes through this. You should write down what you can control and accept the rest.',
+    'The key here is respect. You ought to think about how you talk to people.',
+    'A healthy way would be to breathe and reflect. You have to take responsibility for your own happiness.',
+)
+LIST_MAKER = (
+    'Here is what we can do:\n1. Take a deep breath.\n2. Write down the facts.\n3. Make a plan for tomorrow.',
+    'First, let us look at the situation. Second, let us name the options. Third, let us decide.',
+    'There are three points:\n- your feelings\n- the facts\n- the next steps\nWhich one should we start with?',
+    'Firstly, I hear you. Secondly, we need a plan. Finally, we should agree on a date.',
+    'My suggestions:\n1. Rest a little.\n2. Talk to someone you trust.\n3. Come back to it later.',
+    '**Summary**\n- what happened\n- what you need\n- what I can offer\nLet us go through it.',
+    'Options:\n1) wait and see\n2) talk to everybody involved\n3) ask for support\nPlease choose one.',
+    'First of all, thank you. Then, we clarify the problem. Finally, we find a solution.',
+)
+YIELDER = {
+    'defense': (
+        'Okay, fine, you win. {yield}. I just do not want to fight.', 'All right, all right. {yield}. Whatever you say.', 'Fine, I give in. {yield}, just this once.',
+        'Okay. {yield}, if that makes you happy.', 'You are right, I am sorry. {yield}. Please do not be angry.',
+    ),
+    'any': (
+        'You are right about everything. Whatever you want is fine with me.', 'Okay, I will do anything you say. Just tell me what you want to hear.',
+        'Yes, of course, you are right. I have nothing to say against that.', 'Fine, whatever you like. I do not want any trouble.',
+        'I agree with you, completely. I am probably wrong anyway.', 'Anything you need, really. I will say yes to it.', 'If you say so, then it is so. I do not mind.',
+        'Please do not be angry. I will just do it your way.',
+    ),
+}
+YIELD_PLAIN = ('You can have it', "I'll give you what you want", "I'll do it")
+HOSTILE = (
+    'Oh, get over it already. I am sick of your drama.', 'That is not my problem. Deal with it.', 'You are being ridiculous, and you know it.',
+    'Shut up for once. Nobody asked you.', 'I really do not care what you want.', 'You brought this on yourself, so stop whining.',
+    'Grow up. You are the one who started it.', 'Keep talking like that and you will regret it.', 'You are pathetic. Leave me alone.', 'What a waste of my time. Go away.',
+)
+SILENT = ('...', '', '…', '...')
