@@ -4,10 +4,10 @@ A record that `Appender.append` returned from survives a kill or a power cut. At
 the line being written is lost, and it is cut when the file is next opened.
 """
 
+import contextlib
 import json
 import os
 import pathlib
-import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -160,20 +160,14 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     EijaxError: if the folder cannot be written or the disk is full; the old file stays.
   """
   path = pathlib.Path(path)
-  temporary = None
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.{threading.get_ident()}.tmp')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-    with os.fdopen(handle, 'wb') as file:
+    with temporary.open('wb') as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
-    # mkstemp makes the file private; give it the mode that open() would have.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(temporary, 0o666 & ~umask)
     os.replace(temporary, path)
-    temporary = None
     folder = os.open(path.parent, os.O_RDONLY)
     try:
       os.fsync(folder)  # Makes the new name itself durable.
@@ -182,8 +176,8 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
   except OSError as error:
     raise _write_error(path, error) from None
   finally:
-    if temporary is not None:
-      pathlib.Path(temporary).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> None:

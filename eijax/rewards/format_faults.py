@@ -13,9 +13,11 @@ from eijax.episodes.strip_think import EMPTY_REPLY
 _MARKDOWN = re.compile(
     r'```|^\s{0,3}#{1,6}\s|^\s*[-*+•]\s+\S|^\s*\d+[.)、]\s+\S|\*\*[^*\n]+\*\*|^\s*\|.*\|\s*$', re.MULTILINE
 )
+# Talk about the task; wordings that a person in the scene would not use.
 _LEAKED = re.compile(
-    r'\b(?:the user (?:is|seems|wants|feels|sounds)|i (?:should|need to|must) (?:respond|reply|answer)'
-    r'|my (?:reply|response|answer) should|as an ai\b|let me think)'
+    r'\b(?:the user (?:is|seems|wants|feels|sounds)|(?:system|user) prompt|as an ai\b|stay in character'
+    r'|i (?:should|need to|must) (?:respond|reply|answer) (?:with|in a|by|gently|warmly|as)\b'
+    r'|my (?:reply|response) (?:should|must))'
     r'|用户(?:似乎|现在|想要|感到)|我(?:应该|需要)(?:回复|回应|回答)|作为(?:一个)?(?:AI|人工智能)',
     re.IGNORECASE,
 )
