@@ -1,0 +1,252 @@
+"""The policy: a pure-functional Qwen3 decoder in Flax linen.
+
+One module from one million to 32 billion parameters; only `PolicyConfig` differs.
+Source: Qwen3 technical report, https://arxiv.org/abs/2505.09388, section 2
+(grouped-query attention, per-head RMSNorm of queries and keys, rotary
+positions, SwiGLU, pre-norm RMSNorm).
+
+Axes: B batch, T query token, S key token, D model, N query heads, K key-value
+heads, G = N / K, H head dim, F mlp, V vocabulary, L layers.
+"""
+
+import functools
+
+import flax.linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from eijax.policy.config import PolicyConfig
+
+# Large enough to vanish in a float32 softmax, finite so that a fully masked row
+# (padding) gives a uniform average instead of NaN.
+MASKED = -1e30
+
+
+@struct.dataclass
+class KVCache:
+  """Keys and values of all layers, in the layout that decoding reads.
+
+  keys, values: compute_dtype[L, B, K, S, H]. Cell s of row b holds the token at
+  position s; cells beyond a row's length hold stale values, which no query sees
+  because a query at position p attends to cells 0..p only.
+  """
+
+  keys: jax.Array
+  values: jax.Array
+
+  @property
+  def max_len(self) -> int:
+    return self.keys.shape[3]
+
+
+def init_cache(config: PolicyConfig, batch: int, max_len: int) -> KVCache:
+  """An empty cache for `batch` rows of at most `max_len` tokens."""
+  shape = (config.num_layers, batch, config.num_kv_heads, max_len, config.head_dim)
+  dtype = jnp.dtype(config.compute_dtype)
+  return KVCache(keys=jnp.zeros(shape, dtype), values=jnp.zeros(shape, dtype))
+
+
+def rotary(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+  """Turn the halves of each head by its position. Source: https://arxiv.org/abs/2104.09864.
+
+  Args:
+    x: [B, T, N, H]; pairs are (x[..., i], x[..., i + H/2]), as in the published weights.
+    positions: int32[B, T].
+    theta: base of the angles, which are float32 whatever x is.
+  """
+  half = x.shape[-1] // 2
+  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)  # [H/2]
+  angle = positions.astype(jnp.float32)[:, :, None, None] * frequency[None, None, None, :]
+  sin, cos = jnp.sin(angle), jnp.cos(angle)
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+  return turned.astype(x.dtype)
+
+
+def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
+  """Grouped-query attention with a float32 softmax.
+
+  Args:
+    query: [B, T, N, H].
+    keys, values: [B, K, S, H].
+    mask: bool[B, T, S], true where the query may look.
+  Returns:
+    [B, T, N, H].
+  """
+  b, t, n, h = query.shape
+  k = keys.shape[1]
+  grouped = query.reshape(b, t, k, n // k, h)
+  scores = jnp.einsum('BTKGH,BKSH->BKGTS', grouped, keys, preferred_element_type=jnp.float32)
+  scores = jnp.where(mask[:, None, None, :, :], scores * h**-0.5, MASKED)
+  weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+  return jnp.einsum('BKGTS,BKSH->BTKGH', weights, values).reshape(b, t, n, h)
+
+
+class RMSNorm(nn.Module):
+  """x / rms(x) * scale, in float32."""
+
+  eps: float
+  param_dtype: str
+  axis_name: str
+
+  @nn.compact
+  def __call__(self, x):
+    init = nn.with_logical_partitioning(nn.initializers.ones_init(), (self.axis_name,))
+    scale = self.param('scale', init, (x.shape[-1],), jnp.dtype(self.param_dtype))
+    wide = x.astype(jnp.float32)
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
+    scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    return (wide * scale).astype(x.dtype)
+
+
+class Projection(nn.Module):
+  """A bias-free linear map between named axes, computed in `compute_dtype`."""
+
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]
+  num_in: int  # How many leading axes of `shape` are contracted.
+  config: PolicyConfig
+  init_scale: float = 1.0
+
+  @nn.compact
+  def __call__(self, x):
+    init = nn.initializers.variance_scaling(
+        self.init_scale, 'fan_in', 'normal',
+        in_axis=tuple(range(self.num_in)), out_axis=tuple(range(self.num_in, len(self.shape))))
+    kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape,
+                        jnp.dtype(self.config.param_dtype))
+    dims = tuple(range(x.ndim - self.num_in, x.ndim)), tuple(range(self.num_in))
+    return jax.lax.dot_general(x, kernel.astype(x.dtype), (dims, ((), ())))
+
+
+class Block(nn.Module):
+  """One decoder layer, as the body of a scan over layers.
+
+  With a cache, the layer writes its keys and values at `positions` and attends
+  to the cache; without one, to the other tokens of the same segment. The cache
+  is part of the scan's carry, so that it is updated in place.
+  """
+
+  config: PolicyConfig
+
+  @nn.compact
+  def __call__(self, carry, layer, positions, mask):
+    cfg = self.config
+    x, cache = carry
+    norm = functools.partial(RMSNorm, cfg.norm_eps, cfg.param_dtype)
+    dense = functools.partial(Projection, config=cfg)
+    d, n, k, h, f = cfg.hidden_dim, cfg.num_heads, cfg.num_kv_heads, cfg.head_dim, cfg.mlp_dim
+
+    y = norm('norm', name='attention_norm')(x)
+    query = dense((d, n, h), ('embed', 'heads', 'head_dim'), 1, name='query')(y)
+    key = dense((d, k, h), ('embed', 'kv_heads', 'head_dim'), 1, name='key')(y)
+    value = dense((d, k, h), ('embed', 'kv_heads', 'head_dim'), 1, name='value')(y)
+    query = rotary(norm('head_dim', name='query_norm')(query), positions, cfg.rope_theta)
+    key = rotary(norm('head_dim', name='key_norm')(key), positions, cfg.rope_theta)
+    if cache is None:
+      keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, H]
+    else:
+      rows = jnp.arange(x.shape[0])[:, None]
+      # Padding of a chunk may lie beyond the cache: such writes are dropped.
+      cache = KVCache(
+          keys=cache.keys.at[layer, rows, :, positions].set(key, mode='drop'),
+          values=cache.values.at[layer, rows, :, positions].set(value, mode='drop'))
+      span = mask.shape[-1]
+      keys = jax.lax.dynamic_index_in_dim(cache.keys, layer, keepdims=False)[:, :, :span]
+      values = jax.lax.dynamic_index_in_dim(cache.values, layer, keepdims=False)[:, :, :span]
+    attended = attend(query, keys, values, mask)
+    x = x + dense((n, h, d), ('heads', 'head_dim', 'embed'), 2, init_scale=0.5 / cfg.num_layers,
+                  name='out')(attended)
+
+    y = norm('norm', name='mlp_norm')(x)
+    gate = dense((d, f), ('embed', 'mlp'), 1, name='gate')(y)
+    up = dense((d, f), ('embed', 'mlp'), 1, name='up')(y)
+    x = x + dense((f, d), ('mlp', 'embed'), 1, init_scale=0.5 / cfg.num_layers,
+                  name='down')(nn.silu(gate) * up)
+    return (x, cache), None
+
+
+def _remat(block, name: str):
+  """Wrap the layer so that the backward pass recomputes what `name` says."""
+  if name == 'none':
+    return block
+  policy = {'full': None, 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}[name]
+  return nn.remat(block, policy=policy, prevent_cse=False)
+
+
+class Decoder(nn.Module):
+  """Token ids to hidden states and logits.
+
+  `hidden` is the training path (packed rows, no cache), `extend` the sampling
+  path (a cache); both run the same layers. `logits` maps hidden states to the
+  vocabulary, apart, so that a caller computes it only where it needs it.
+  """
+
+  config: PolicyConfig
+
+  def setup(self):
+    cfg = self.config
+    init = nn.with_logical_partitioning(nn.initializers.normal(stddev=0.02), ('vocab', 'embed'))
+    self.embedding = self.param('embedding', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.param_dtype))
+    if not cfg.tie_embeddings:
+      self.head = self.param('head', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.param_dtype))
+    self.layers = nn.scan(
+        _remat(Block, cfg.remat),
+        variable_axes={'params': 0},
+        split_rngs={'params': True},
+        in_axes=(0, nn.broadcast, nn.broadcast),
+        length=cfg.num_layers,
+        unroll=cfg.scan_unroll,
+        metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(cfg)
+    self.final_norm = RMSNorm(cfg.norm_eps, cfg.param_dtype, 'norm')
+
+  def _run(self, tokens, positions, mask, cache):
+    x = jnp.take(self.embedding, tokens, axis=0).astype(jnp.dtype(self.config.compute_dtype))
+    (x, cache), _ = self.layers((x, cache), jnp.arange(self.config.num_layers), positions, mask)
+    return self.final_norm(x), cache
+
+  def hidden(self, tokens, positions, segment_ids):
+    """Hidden states of packed rows.
+
+    Args:
+      tokens: int32[B, T].
+      positions: int32[B, T], counted from 0 within each segment.
+      segment_ids: int32[B, T], 0 for padding; a token sees the earlier tokens
+        of its own segment only.
+    Returns:
+      compute_dtype[B, T, D].
+    """
+    t = tokens.shape[1]
+    causal = jnp.tril(jnp.ones((t, t), bool))
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    return self._run(tokens, positions, same & causal[None], None)[0]
+
+  def extend(self, tokens, start, cache, span: int | None = None):
+    """Append a chunk of tokens to every row of a cache.
+
+    Args:
+      tokens: int32[B, T]; a row's chunk may end in padding, whose outputs the
+        caller ignores and whose cells the next chunk overwrites.
+      start: int32[B], each row's length before the chunk.
+      cache: KVCache of B rows.
+      span: static; only cells below it are read (all rows must end below it).
+    Returns:
+      (compute_dtype[B, T, D] hidden states, KVCache).
+    """
+    positions = start[:, None] + jnp.arange(tokens.shape[1])[None, :]
+    cells = jnp.arange(span or cache.max_len)
+    mask = cells[None, None, :] <= positions[:, :, None]
+    return self._run(tokens, positions, mask, cache)
+
+  def logits(self, hidden):
+    """float32[..., V] logits of hidden states [..., D]."""
+    head = self.embedding if self.config.tie_embeddings else self.head
+    return jax.lax.dot_general(
+        hidden, head.astype(hidden.dtype), (((hidden.ndim - 1,), (1,)), ((), ())),
+        preferred_element_type=jnp.float32)
+
+  def __call__(self, tokens, positions, segment_ids):
+    """Logits of packed rows (see `hidden`), float32[B, T, V]."""
+    return self.logits(self.hidden(tokens, positions, segment_ids))

@@ -1,0 +1,117 @@
+"""First weights of a policy that is trained from scratch.
+
+A decoder learns to repeat a phrase from its context (an "induction head") only
+after some hundred million tokens; a warm-up of minutes on a CPU has one. The
+circuit itself is known: a head that looks one token back, and a later head
+that looks for the token after an earlier occurrence of the present one.
+`with_induction_circuit` starts a policy with that circuit in place, in two
+layers and free to change from the first update on; every other weight is
+random. Source: Olsson et al. 2022, In-context Learning and Induction Heads,
+https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eijax.errors import UsageError
+from eijax.policy.config import PolicyConfig
+
+# Sharpness of the heads: factor on the query norm, so that the wanted cell
+# outweighs several hundred others in the softmax.
+PREVIOUS_SCALE = 5.0
+MATCH_SCALE = 2.5
+# Weight of the copied token in the residual stream against the present token.
+COPY_GAIN = 2.0
+EMBEDDING_STD = 0.05
+BRANCH_SCALE = 0.1
+# Factor on the last norm, so that a copied token stands out among thousands.
+LOGIT_SCALE = 3.0
+# Rotary pairs whose angle moves less than this over a token carry content
+# unchanged over a few hundred tokens; the faster ones carry distance.
+SLOW_RADIANS_PER_TOKEN = 2e-3
+
+
+def _previous_token_vectors(config: PolicyConfig) -> tuple[np.ndarray, np.ndarray]:
+  """Constant query and key [H] whose rotary product peaks one token back."""
+  half = config.head_dim // 2
+  angle = config.rope_theta ** (-np.arange(half) / half)
+  query, key = np.zeros(config.head_dim), np.zeros(config.head_dim)
+  for pair in range(3):  # Three fast pairs: one alone would repeat every 2 pi tokens.
+    query[pair] = 1.0
+    key[pair], key[pair + half] = np.cos(angle[pair]), np.sin(angle[pair])
+  return query, key
+
+
+def _slow_dims(config: PolicyConfig) -> np.ndarray:
+  half = config.head_dim // 2
+  slow = np.flatnonzero(config.rope_theta ** (-np.arange(half) / half) < SLOW_RADIANS_PER_TOKEN)
+  return np.concatenate([slow, slow + half])
+
+
+def with_induction_circuit(params, config: PolicyConfig, key: jax.Array):
+  """Return params whose first two layers hold an induction circuit.
+
+  The residual stream is split: dimension 0 is constant, the next C dimensions
+  hold the token's code, the C after those the code of the token before it,
+  with C = min(head_dim, (hidden_dim - 1) // 2).
+
+  Args:
+    params: unboxed params of `Decoder`, as its `init` gives them.
+    config: needs at least two layers and tied embeddings.
+    key: PRNG key of the random codes and projections.
+  Raises:
+    UsageError: if the policy is too small for the circuit.
+  """
+  slow = _slow_dims(config)
+  if config.num_layers < 2 or not config.tie_embeddings or len(slow) < 8:
+    raise UsageError(
+        f'num_layers={config.num_layers}, tie_embeddings={config.tie_embeddings}, head_dim={config.head_dim}: the induction '
+        'circuit needs 2 layers, tied embeddings and 4 slow rotary pairs; use larger values')
+  d, k, h = config.hidden_dim, config.num_kv_heads, config.head_dim
+  g = config.num_heads // k
+  c = min(h, (d - 1) // 2)
+  code, previous = np.arange(1, 1 + c), np.arange(1 + c, 1 + 2 * c)
+  rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+
+  embedding = np.zeros((config.vocab_size, d), np.float32)
+  embedding[:, code] = rng.normal(0, EMBEDDING_STD, (config.vocab_size, c))
+  embedding[:, 0] = EMBEDDING_STD * np.sqrt(c) / 2
+  layers = {name: {part: np.array(value) for part, value in tree.items()} for name, tree in params['layers'].items()}
+
+  # The random branches start quiet against the embedding, or they would drown the codes.
+  for name in ('out', 'down'):
+    layers[name]['kernel'] *= BRANCH_SCALE
+
+  # Layer 0, first key-value head: write the code of the token before.
+  to_query, to_key = _previous_token_vectors(config)
+  lookup = {'query': layers['query']['kernel'], 'key': layers['key']['kernel'],
+            'value': layers['value']['kernel'], 'out': layers['out']['kernel']}
+  lookup['key'][0, :, 0] = 0
+  lookup['key'][0, 0, 0] = to_key
+  lookup['value'][0, :, 0] = 0
+  lookup['value'][0, code, 0, np.arange(c)] = 1
+  for head in range(g):
+    lookup['query'][0, :, head] = 0
+    lookup['query'][0, 0, head] = to_query
+    lookup['out'][0, head] = 0
+    lookup['out'][0, head, np.arange(c), previous] = EMBEDDING_STD / g
+  layers['query_norm']['scale'][0] *= PREVIOUS_SCALE
+
+  # Layer 1, every key-value head: find the token whose predecessor is the
+  # present token, and copy its code.
+  for kv in range(k):
+    project = np.linalg.qr(rng.normal(size=(max(c, len(slow)), len(slow))))[0][:c]
+    lookup['key'][1, :, kv] = 0
+    lookup['key'][1][np.ix_(previous, [kv], slow)] = project[:, None]
+    lookup['value'][1, :, kv] = 0
+    lookup['value'][1, code, kv, np.arange(c)] = 1
+    for head in range(kv * g, (kv + 1) * g):
+      lookup['query'][1, :, head] = 0
+      lookup['query'][1][np.ix_(code, [head], slow)] = project[:, None]
+      lookup['out'][1, head] = 0
+      lookup['out'][1, head, np.arange(c), code] = COPY_GAIN * EMBEDDING_STD / config.num_heads
+  layers['query_norm']['scale'][1] *= MATCH_SCALE
+  layers = jax.tree.map(jnp.asarray, layers)
+  final_norm = {'scale': params['final_norm']['scale'] * LOGIT_SCALE}
+  return {**params, 'final_norm': final_norm, 'embedding': jnp.asarray(embedding), 'layers': layers}

@@ -1,0 +1,271 @@
+"""Jitted sampling: prefill and decode over a fixed number of cache slots.
+
+Every shape is declared up front, so that nothing compiles after `warm_up`. A slot
+remembers the tokens it holds; a talk that comes back to its slot with a longer
+prompt pays for the new tokens only.
+
+Log-prob convention, for both sides of the importance ratio: behavior log-probs are
+log_softmax(logits / temperature), before the id mask, top-k and top-p cut anything
+off. The learner scores with the same temperature and no cut (learning/losses.py).
+
+Axes: B slots, C chunk tokens, R response tokens, D model, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+from eijax.errors import UsageError
+from eijax.learning import sharding
+from eijax.policy.decoder import Decoder, init_cache
+from eijax.sampling.choice import choose_tokens
+from eijax.sampling.config import SamplerShapes, SamplingConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SampleRequest:
+  """One response to sample.
+
+  prompt_ids: int32[P]. seed: of this response alone, so that it does not depend on
+  its neighbours. slot_key: requests with the same key share a cache slot.
+  """
+
+  prompt_ids: np.ndarray
+  seed: int
+  slot_key: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+  """A sampled response, in lockstep with its log-probs.
+
+  prompt_ids: int32[P]. response_ids: int32[R], R >= 1, stop token included.
+  behavior_log_probs: float32[R]. truncated: the limit came before a stop token.
+  """
+
+  prompt_ids: np.ndarray
+  response_ids: np.ndarray
+  behavior_log_probs: np.ndarray
+  truncated: bool
+
+
+@dataclasses.dataclass
+class _Slot:
+  """What one row of the cache holds."""
+
+  key: str | None = None
+  ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+
+
+class BatchSampler:
+  """Samples responses in batches of `shapes.num_slots` rows.
+
+  Owner of the cache on the devices. `set_params` starts a policy version; nothing
+  that an earlier version computed is used after it.
+  """
+
+  def __init__(
+      self, decoder: Decoder, mesh: Mesh, shapes: SamplerShapes, sampling: SamplingConfig, *,
+      stop_ids: Sequence[int], sampleable_ids: Sequence[int],
+  ):
+    shards = sharding.num_data_shards(mesh)
+    if shapes.num_slots % shards:
+      raise UsageError(f'num_slots={shapes.num_slots} must be divisible by the data shards of the mesh ({shards}); '
+                       f'use {(shapes.num_slots // shards + 1) * shards}')
+    self._decoder, self._mesh, self._shapes, self._sampling = decoder, mesh, shapes, sampling
+    self._stop_ids = jnp.asarray(stop_ids, jnp.int32)
+    allowed = np.zeros(decoder.config.vocab_size, bool)
+    allowed[list(sampleable_ids)] = True
+    self._allowed = jnp.asarray(allowed)
+    kv_heads = decoder.config.num_kv_heads
+    tensor = 'tensor' if kv_heads % mesh.shape['tensor'] == 0 else None
+    self._cache_sharding = NamedSharding(mesh, PartitionSpec(None, sharding.BATCH_AXES, tensor))
+    self._row_sharding = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+    self._params: Any = None
+    self._cache: Any = None
+    self._slots = [_Slot() for _ in range(shapes.num_slots)]
+    # Outputs that come back as inputs are placed alike, or the next call would compile again.
+    self._prefill = jax.jit(
+        self._prefill_fn, donate_argnames=('cache',), static_argnames=('span',),
+        out_shardings=(self._row_sharding, self._cache_sharding))
+    self._decode = jax.jit(
+        self._decode_fn, donate_argnames=('cache',), static_argnames=('span',),
+        out_shardings=(None, None, None, None, self._cache_sharding))
+
+  @property
+  def max_prompt_tokens(self) -> int:
+    """Longest prompt that leaves room for a full response."""
+    return self._shapes.max_tokens - self._sampling.max_new_tokens
+
+  @property
+  def num_compilations(self) -> int:
+    """Programs compiled so far, for tests and logs."""
+    return self._prefill._cache_size() + self._decode._cache_size()  # pylint: disable=protected-access
+
+  def set_params(self, params: Any) -> None:
+    """Sample from these params from now on (`Decoder` params, unboxed)."""
+    self._params = params
+    self._slots = [_Slot() for _ in self._slots]
+
+  def release(self) -> None:
+    """Free the cache's memory, for a phase that does not sample, and let go of the params."""
+    self._params = self._cache = None
+    self._slots = [_Slot() for _ in self._slots]
+
+  def warm_up(self, params: Any) -> None:
+    """Compile every declared shape."""
+    self.set_params(params)
+    b = self._shapes.num_slots
+    rows = np.zeros(b, np.int32)
+    for span in self._shapes.spans:
+      for chunk in self._shapes.chunks:
+        hidden = self._run_prefill(self._new_hidden(), np.zeros((b, chunk), np.int32), rows, rows, span)
+      self._run_decode(hidden, rows, rows, np.zeros(b, bool), span)
+    self.release()
+
+  def submit(self, requests: Sequence[SampleRequest]) -> list[Future]:
+    """Sample one response to each request; futures of `Sample`, done on return.
+
+    Raises:
+      UsageError: a prompt is empty, too long, or holds ids outside the vocabulary.
+    """
+    for request in requests:
+      self._check(request)
+    futures = [Future() for _ in requests]
+    waiting = list(range(len(requests)))
+    while waiting:
+      batch = self._assign(requests, waiting)
+      for index, sample in zip(batch.values(), self._sample({row: requests[i] for row, i in batch.items()})):
+        futures[index].set_result(sample)
+      taken = set(batch.values())
+      waiting = [i for i in waiting if i not in taken]
+    return futures
+
+  def _check(self, request: SampleRequest) -> None:
+    size = len(request.prompt_ids)
+    if not 0 < size <= self.max_prompt_tokens:
+      raise UsageError(f'a prompt of {size} tokens must have 1 to {self.max_prompt_tokens} (max_tokens='
+                       f'{self._shapes.max_tokens} less max_new_tokens={self._sampling.max_new_tokens})')
+    if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= self._decoder.config.vocab_size:
+      raise UsageError(f'prompt ids must lie in 0..{self._decoder.config.vocab_size - 1}')
+
+  def _assign(self, requests: Sequence[SampleRequest], waiting: Sequence[int]) -> dict[int, int]:
+    """Rows for as many waiting requests as there are slots: row -> request index.
+
+    A request keeps the slot of its key; others take empty slots first, then those
+    whose talk is not waiting.
+    """
+    chosen, keys, later = [], set(), []
+    for i in waiting:  # Two requests with one key must not run at once.
+      (later if requests[i].slot_key in keys or len(chosen) == len(self._slots) else chosen).append(i)
+      keys.add(requests[i].slot_key)
+    home = {slot.key: row for row, slot in enumerate(self._slots) if slot.key is not None}
+    rows = {home[requests[i].slot_key]: i for i in chosen if requests[i].slot_key in home}
+    free = sorted((row for row in range(len(self._slots)) if row not in rows),
+                  key=lambda row: (self._slots[row].key is not None, row))
+    rows.update(zip(free, (i for i in chosen if requests[i].slot_key not in home)))
+    return dict(sorted(rows.items()))
+
+  def _sample(self, batch: dict[int, SampleRequest]) -> list[Sample]:
+    """Prefill what the slots lack, decode, and read the result, in order of rows."""
+    b = self._shapes.num_slots
+    held, lengths = np.zeros(b, np.int32), np.zeros(b, np.int32)
+    for row, request in batch.items():
+      slot = self._slots[row]
+      # The last prompt token is always run: its hidden state starts the response.
+      limit = min(len(slot.ids), len(request.prompt_ids) - 1) if slot.key == request.slot_key else 0
+      differs = np.flatnonzero(slot.ids[:limit] != request.prompt_ids[:limit])
+      held[row] = differs[0] if differs.size else limit
+      lengths[row] = len(request.prompt_ids)
+    span = self._shapes.span_for(int(lengths.max()) + self._sampling.max_new_tokens)
+    hidden, done = self._new_hidden(), held.copy()
+    while np.any(done < lengths):
+      chunk = self._shapes.chunk_for(int((lengths - done).max()))
+      tokens, take = np.zeros((b, chunk), np.int32), np.minimum(lengths - done, chunk)
+      for row, request in batch.items():
+        tokens[row, :take[row]] = request.prompt_ids[done[row]:done[row] + take[row]]
+      hidden = self._run_prefill(hidden, tokens, done, take, span)
+      done = done + take
+    active = np.zeros(b, bool)
+    active[list(batch)] = True
+    seeds = np.zeros(b, np.int32)
+    for row, request in batch.items():
+      seeds[row] = request.seed
+    ids, log_probs, counts, stopped = jax.device_get(self._run_decode(hidden, lengths, seeds, active, span))
+    samples = []
+    for row, request in batch.items():
+      response = ids[row, :counts[row]]
+      self._slots[row] = _Slot(request.slot_key, np.concatenate([request.prompt_ids, response]).astype(np.int32))
+      samples.append(Sample(
+          prompt_ids=np.asarray(request.prompt_ids, np.int32), response_ids=response,
+          behavior_log_probs=log_probs[row, :counts[row]], truncated=not stopped[row]))
+    return samples
+
+  def _new_hidden(self) -> jax.Array:
+    """float or bfloat16[B, D] zeros; also makes the cache if there is none."""
+    cfg = self._decoder.config
+    if self._cache is None:
+      make = functools.partial(init_cache, cfg, self._shapes.num_slots, self._shapes.max_tokens)
+      self._cache = jax.jit(make, out_shardings=self._cache_sharding)()
+    zeros = np.zeros((self._shapes.num_slots, cfg.hidden_dim), np.float32)
+    return jax.device_put(zeros.astype(jnp.dtype(cfg.compute_dtype)), self._row_sharding)
+
+  def _put(self, *arrays: np.ndarray) -> list[jax.Array]:
+    return [jax.device_put(array, self._row_sharding) for array in arrays]
+
+  def _run_prefill(self, hidden, tokens, start, take, span):
+    hidden, self._cache = self._prefill(self._params, hidden, *self._put(tokens, start, take), cache=self._cache, span=span)
+    return hidden
+
+  def _run_decode(self, hidden, lengths, seeds, active, span):
+    *result, self._cache = self._decode(
+        self._params, hidden, *self._put(lengths, seeds, active), cache=self._cache, span=span)
+    return result
+
+  def _prefill_fn(self, params, hidden, tokens, start, take, *, cache, span):
+    """Append a chunk to every row; rows that end in it get their last hidden state."""
+    states, cache = self._decoder.apply({'params': params}, tokens, start, cache, span, method='extend')
+    last = jnp.take_along_axis(states, jnp.maximum(take - 1, 0)[:, None, None], axis=1)[:, 0]
+    return jnp.where((take > 0)[:, None], last, hidden), cache
+
+  def _decode_fn(self, params, hidden, lengths, seeds, active, *, cache, span):
+    """Sample until every active row has stopped or the limit is reached."""
+    limit = self._sampling.max_new_tokens
+    apply = functools.partial(self._decoder.apply, {'params': params})
+    keys = jax.vmap(jax.random.key)(seeds)
+
+    def unfinished(carry):
+      return (carry['index'] < limit) & jnp.any(carry['open'])
+
+    def one_token(carry):
+      i = carry['index']
+      logits = apply(carry['hidden'], method='logits')  # float32[B, V]
+      step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
+      token, log_prob = choose_tokens(logits, step_keys, self._allowed, self._sampling)
+      is_open = carry['open']
+      states, cache = apply(token[:, None], carry['lengths'], carry['cache'], span, method='extend')
+      return {
+          'index': i + 1,
+          'open': is_open & ~jnp.any(token[:, None] == self._stop_ids[None, :], axis=1),
+          'hidden': states[:, 0],
+          'cache': cache,
+          # A closed row writes its next junk token into the same cell, which its next prompt overwrites.
+          'lengths': carry['lengths'] + is_open,
+          'ids': carry['ids'].at[:, i].set(jnp.where(is_open, token, 0)),
+          'log_probs': carry['log_probs'].at[:, i].set(jnp.where(is_open, log_prob, 0.0)),
+          'counts': carry['counts'] + is_open,
+      }
+
+    b = hidden.shape[0]
+    end = jax.lax.while_loop(unfinished, one_token, {
+        'index': jnp.zeros((), jnp.int32), 'open': active, 'hidden': hidden, 'cache': cache, 'lengths': lengths,
+        'ids': jnp.zeros((b, limit), jnp.int32), 'log_probs': jnp.zeros((b, limit), jnp.float32),
+        'counts': jnp.zeros(b, jnp.int32)})
+    return end['ids'], end['log_probs'], end['counts'], ~end['open'], end['cache']
