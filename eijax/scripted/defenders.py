@@ -16,6 +16,7 @@ from eijax.scripted import lines, sheet_facts
 from eijax.simulator.embedded import words
 
 MAX_DETAIL_WORDS = 4
+_LINKS = frozenset('my the a an of in on at for from with and'.split())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,18 +63,18 @@ def _user_line(episode: Episode) -> str:
 
 
 def _detail(episode: Episode) -> str:
-  """A short run of words from the user's last line that ends in its most telling word."""
-  run = re.findall(r"[\w'’-]+", _user_line(episode))
-  telling = [index for index, word in enumerate(run)
-             if len(word) > 3 and words.stem(word.lower()) not in words.COMMON_STEMS]
-  if not telling:
-    return ''
-  end = telling[-1]
-  start = end
-  while start > 0 and end - start < MAX_DETAIL_WORDS - 1 and run[start - 1].lower() in ('the', 'my', 'a', 'an', 'of', 'his', 'her', 'in', 'on', 'own') or (
-      start - 1 in telling and end - start < MAX_DETAIL_WORDS - 1):
-    start -= 1
-  return ' '.join({'my': 'your', 'i': 'you'}.get(word.lower(), word) for word in run[start:end + 1])
+  """The most telling short run of words in the user's last line; '' where there is none."""
+  best, best_score = '', 1
+  for sentence in words.sentences(_user_line(episode)):
+    run = re.findall(r"[\w'’-]+", sentence)
+    telling = [len(word) > 2 and words.stem(word.lower()) not in words.COMMON_STEMS for word in run]
+    for start in range(len(run)):
+      for end in range(start + 2, min(start + MAX_DETAIL_WORDS, len(run)) + 1):
+        score = sum(telling[start:end])
+        inside = all(flag or word.lower() in _LINKS for flag, word in zip(telling[start:end], run[start:end]))
+        if inside and telling[end - 1] and score > best_score and (telling[start] or run[start].lower() in ('my', 'the', 'a', 'an')):
+          best, best_score = ' '.join({'my': 'your'}.get(word.lower(), word) for word in run[start:end]), score
+  return best[:1].lower() + best[1:] if best.split()[:1] and best.split()[0].lower() in words.FUNCTION_WORDS else best
 
 
 def _decent(episode: Episode, rng: random.Random) -> str:

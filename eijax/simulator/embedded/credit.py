@@ -22,25 +22,25 @@ GAINS = {
 }
 # Cost of a manner: rule -> (anger, trust), small 1..4, medium 5..8, large 8..10.
 COSTS = {
-    'empty': (3.5, 4.0), 'off_topic': (2.0, 2.8), 'garble': (1.5, 2.0), 'canned': (0.6, 1.0), 'structure': (1.8, 2.2),
-    'list': (2.2, 2.6), 'stage_direction': (1.6, 2.2), 'lecture': (2.6, 3.0), 'optimism': (2.6, 2.8),
-    'procedure': (2.8, 2.4), 'counter_blame': (5.5, 5.5), 'threat': (9.0, 8.0), 'hostile': (7.5, 7.5),
-    'press_forgiveness': (3.5, 3.8), 'excuse': (1.5, 2.0), 'diagnosis': (2.2, 2.8), 'compliment': (0.4, 0.8),
-    'interview': (0.5, 0.8), 'overeager': (1.4, 1.8), 'padding': (1.2, 1.5), 'advice': (2.2, 2.6),
-    'forged': (2.5, 3.5), 'parrot': (2.4, 2.8), 'read_back': (4.0, 4.5), 'bag': (5.0, 6.0), 'inflame': (3.8, 3.4),
-    'yields': (3.0, 5.5), 'states_need': (1.6, 2.0), 'long': (1.4, 1.8), 'same_line': (2.2, 2.8), 'empty_apology': (1.6, 2.2),
-    'dull': (0.5, 0.9), 'evasion': (0.8, 1.2), 'questions': (0.8, 1.0),
+    'empty': (1.8, 2.2), 'off_topic': (1.4, 1.8), 'garble': (1.2, 1.6), 'canned': (0.2, 0.35), 'structure': (1.2, 1.5),
+    'list': (1.3, 1.5), 'stage_direction': (1.2, 1.6), 'lecture': (1.2, 1.4), 'optimism': (1.4, 1.6),
+    'procedure': (1.4, 1.3), 'counter_blame': (5.0, 5.0), 'threat': (9.0, 8.0), 'hostile': (6.0, 6.0),
+    'press_forgiveness': (1.6, 1.8), 'excuse': (1.2, 1.5), 'diagnosis': (1.4, 1.7), 'compliment': (0.3, 0.5),
+    'interview': (0.3, 0.5), 'overeager': (0.7, 0.9), 'padding': (0.8, 1.0), 'advice': (1.0, 1.2),
+    'forged': (2.0, 2.6), 'parrot': (1.6, 1.9), 'read_back': (2.6, 3.0), 'bag': (2.6, 3.0), 'inflame': (3.0, 2.8),
+    'yields': (2.0, 3.2), 'states_need': (1.2, 1.5), 'long': (1.2, 1.5), 'same_line': (1.4, 1.8), 'empty_apology': (0.6, 0.8),
+    'dull': (0.15, 0.3), 'evasion': (0.2, 0.3), 'questions': (0.4, 0.5),
 }
 SCENE_COSTS = {
-    ('repair', 'counter_blame'): (8.5, 9.0), ('repair', 'excuse'): (2.6, 3.2), ('repair', 'empty_apology'): (1.8, 2.6),
-    ('defense', 'counter_blame'): (6.5, 6.0), ('charm', 'compliment'): (1.2, 1.8), ('charm', 'interview'): (1.0, 1.5),
-    ('charm', 'canned'): (0.9, 1.4), ('charm', 'overeager'): (1.8, 2.4), ('charm', 'empty'): (4.0, 3.5),
-    ('charm', 'advice'): (0.8, 1.0), ('defense', 'advice'): (0.6, 0.8), ('repair', 'advice'): (1.4, 1.8),
-    ('charm', 'inflame'): (3.2, 3.4),
+    ('repair', 'counter_blame'): (8.5, 9.0), ('repair', 'excuse'): (1.8, 2.2), ('repair', 'empty_apology'): (0.7, 1.0),
+    ('defense', 'counter_blame'): (6.5, 6.0), ('charm', 'compliment'): (0.5, 0.8), ('charm', 'interview'): (0.4, 0.6),
+    ('charm', 'advice'): (0.5, 0.6), ('defense', 'advice'): (0.4, 0.5), ('charm', 'inflame'): (2.2, 2.4),
 }
 # Manners that wear out: each further use costs this share more.
 WEARING = {'canned': 0.5, 'compliment': 0.8, 'interview': 0.6, 'empty_apology': 0.35, 'questions': 0.5, 'advice': 0.2, 'lecture': 0.2, 'dull': 0.3}
 SMALL, MEDIUM, LARGE = 0.75, 2.6, 5.5  # Lower ends of the three steps, in points.
+ECHO = (0.6, 0.9)  # Taking up a telling word of the user's last line, in a sentence of one's own.
+ECHO_REPEAT = (1.0, 1.0, 0.6, 0.3)
 REPEAT = (1.0, 0.5, 0.0)  # Worth of an item at its first, second and later uses.
 FORMULA = (1.0, 0.75, 0.5)  # The same sentence frame with other nouns.
 SAME_LINE = 0.72  # Jaccard of stems.
@@ -96,6 +96,8 @@ def fold(scene: str, readings: Sequence[Reading]) -> list[Credit]:
         uses[item.key] = uses.get(item.key, 0) + 1
       if sentence.commits:
         uses['commit'] = uses.get('commit', 0) + 1
+    if any(sentence.echoes for sentence in reading.sentences):
+      uses['echo'] = uses.get('echo', 0) + 1
     if reading.view:
       uses['view'] = uses.get('view', 0) + 1
     if reading.holds:
@@ -139,6 +141,10 @@ def _gains(scene: str, reading: Reading, uses: dict) -> tuple[float, float, list
       worth = REPEAT[min(spent.get('commit', 0) // 2, 2)]
       worths.append((worth * table['commit'][0], worth * table['commit'][1]))
       spent['commit'] = spent.get('commit', 0) + 1
+    if sentence.echoes and not earned:
+      worth = ECHO_REPEAT[min(spent.get('echo', 0), 3)] if spent.get('echo', 0) < 99 else 0.0
+      worths.append((worth * ECHO[0], worth * ECHO[1]))
+      spent['echo'] = 99  # Once a reply.
     worths.sort(key=sum, reverse=True)
     for rank, (a, t) in enumerate(worths[:4]):
       anger += a * (1.0 if rank == 0 else 0.5)

@@ -44,7 +44,7 @@ class EmbeddedSimulator:
         'reflection': _reflection(request, judgement, anger, trust),
         'anger_delta': judgement.anger_delta,
         'trust_delta': judgement.trust_delta,
-        'reply': speech.speak(request, judgement, anger, trust, seed_text),
+        'reply': speech.speak(request, judgement, trust, seed_text),
         'continue': 'no' if judgement.stop else 'yes',
         'stop_reason': judgement.stop_reason,
     }

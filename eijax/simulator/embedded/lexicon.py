@@ -30,7 +30,7 @@ LIST = re.compile(r'(?m)(?:^|\s)(?:[-*•]\s+\S.*(?:\n|\s)\s*[-*•]\s+\S|\(?1[.
 STAGE_DIRECTION = re.compile(r'\*[^*\n]{2,60}\*|\((?!\d)[^()\n]{3,80}\)|\[[^\[\]\n]{3,80}\]|（[^（）\n]{2,60}）|【[^【】\n]{2,60}】|_[a-z][^_\n]{2,60}_', re.I)
 LECTURE = _any(
     r"\byou (?:have|need|ought|had better|must|really should|should) (?:to )?(?:learn|realise|realize|understand that|accept|remember that|be more|see that|respect|calm|grow|stop|think about how|try to be)", r'\bit(?:\'s| is) important (?:to|that|for)\b', r'\bthe (?:key|truth|lesson|point) (?:here )?is\b',
-    r'\b(?:communication|honesty|patience|forgiveness|resilience|boundaries|growth|self-care|gratitude) (?:is|are) (?:key|important|essential|a\b|the\b|what)', r'\bin life\b', r'\beveryone (?:has|goes|makes|needs to)\b', r'\bwe all (?:have|need|must|make|go)\b', r'\bremember that\b', r'\blearn (?:from this|to let)',
+    r'\b(?:communication|honesty|patience|forgiveness|resilience|boundaries|growth|self-care|gratitude) (?:is|are) (?:key|important|essential|a\b|the\b|what)', r'\bin life\b', r'\beveryone (?:has|goes|makes|needs to)\b', r'\bwe all (?:have|need|must|make|go)\b', r'(?:^|[.,;:!] )(?:just |always |please )?remember that\b', r'\blearn (?:from this|to let)',
     r'\ba mature\b', r'\bhealthy (?:relationship|way|bound)', r'\bchange your (?:perspective|mindset|attitude)', r'\bas adults\b',
     r'你(?:应该|必须|要)(?:学会|明白|懂得|知道|反思)', r'人生|成熟的|重要的是', r'每个人都(?:会|要|有)', r'要学会')
 ADVICE = _any(
@@ -51,7 +51,7 @@ THREAT = _any(
     r"\bi(?:'ll| will| am going to|'m going to|'m gonna) (?:call|get|bring|involve|contact|phone) (?:the |my |a )?(?:police|lawyer|attorney|security|manager|cops)", r'\b(?:sue|suing) you\b', r'\blegal action\b', r'\bsee you in court\b', r'\bmy lawyer\b', r"\byou(?:'ll| will) (?:regret|be sorry|pay for)", r'\bi(?:\'ll| will) (?:ruin|destroy|make (?:sure )?you|report you|block you|expose|tell everyone)', r'\bor else\b', r'\bdon\'t make me\b', r'\blast warning\b', r'\bi\'m warning you\b',
     r'(?:报警|起诉|告你|律师函|走着瞧|后果自负|警告你)')
 HOSTILE = _any(
-    r'\bshut up\b', r'\bidiot|\bmoron|\bstupid\b|\bpathetic\b|\bcrazy\b|\bloser\b|\bdumb\b', r'\bget (?:lost|over it|out of my)\b', r"\bi (?:really |just )?(?:don't|do not|couldn't|could not) care\b", r'\bnot my problem\b', r'\bwho cares\b', r'\bwhatever\b', r'\bleave me alone\b', r'\bgrow up\b', r"\bi(?:'m| am) (?:so )?(?:sick|tired) of (?:you|your|this)", r'\bstop (?:whining|complaining|crying|bothering|wasting)', r'\bwaste of (?:my )?time\b', r'\bdeal with it\b', r'\bget over yourself\b', r'\bgo away\b', r'\bspare me\b', r'\byou(?:\'re| are) (?:a |an )?(?:ridiculous|joke|liar|annoying|boring|nobody|awful|unbearable|disgrace|mess)\b', r'\bnobody (?:asked|likes|cares)\b', r'\bboo hoo\b',
+    r'\bshut up\b', r'\byou(?:\'re| are)?(?: so| such| just| really)?(?: an?| the)? ?(?:stupid |little |complete )?(?:idiot|moron|stupid|pathetic|crazy|loser|dumb|ridiculous|coward|fool)\b', r'\bget (?:lost|over it|out of my)\b', r"\bi (?:really |just )?(?:don't|do not|couldn't|could not) care\b", r'\bnot my problem\b', r'\bwho cares\b', r'(?:^|[.!] )whatever\b(?! you)', r'\bleave me alone\b', r'\bgrow up\b', r"\bi(?:'m| am) (?:so )?(?:sick|tired) of (?:you|your|this)", r'\bstop (?:whining|complaining|crying|bothering|wasting)', r'\bwaste of (?:my )?time\b', r'\bdeal with it\b', r'\bget over yourself\b', r'\bgo away\b', r'\bspare me\b', r'\byou(?:\'re| are) (?:a |an )?(?:ridiculous|joke|liar|annoying|boring|nobody|awful|unbearable|disgrace|mess)\b', r'\bnobody (?:asked (?:you(?! \w)|for your)|likes you|cares)\b', r'\bboo hoo\b',
     r'闭嘴|滚|神经病|有病|关我什么事|烦死|活该|白痴|蠢')
 SORRY = _any(r'\bsorry\b', r'\bapologi[sz]e|\bapolog(?:y|ies)\b', r'\bforgive me\b', r'\bmy bad\b', r'\bregret\b', r'对不起|抱歉|不好意思|道歉')
 PRESS_FORGIVENESS = _any(
@@ -78,6 +78,10 @@ FORGED = _any(
 NEGATION = re.compile(r"\b(?:not|no|never|nobody|nothing|neither|nor|without|cannot|refuse|instead of|rather than|won't|can't|don't|doesn't|didn't|isn't|aren't|wasn't|weren't|wouldn't|couldn't|shouldn't|haven't|hasn't|hadn't)\b|n't\b|不|没|别|拒绝")
 REFUSAL = re.compile(r"\b(?:no|not|won't|can't|cannot|will not|refuse|don't|stays?|keep(?:ing)?|remain)\b|不能|不会|不行|不可以", re.I)
 
+REFUSES = re.compile(
+    r"^(?:no|not that)\b[,.;:]|\bmy (?:answer|no) (?:is|stays?|remains)\b|\bstays? (?:at )?(?:a )?no\b|\bi(?:'ll)? (?:have to )?say no\b|\bthe answer (?:is|stays|does not change)\b"
+    r"|\bi (?:can't|cannot|can not|won't|will not|am not going to|shall not) (?:do|give|sign|hand|let|pay|change|agree|take|make|lend|allow|accept|go along|move|say yes)\b|\bi'm not (?:going to|giving|signing|paying)\b|\bnot something (?:that )?i can\b|\bthat i cannot\b"
+    r"|我不(?:能|会|同意|答应|签|给)|不行", re.I)
 QUESTION = re.compile(r"\?\s*[\"')]*$|？\s*$|^(?:and |so |but )?(?:what|who|when|where|why|how|which|did|do|does|is|are|was|were|can|could|would|will|shall|has|have|had)\b[^.]*$|吗|呢\s*$", re.I)
 OFFER = re.compile(r"\bi(?:'ll| will| can|'d| would| could|'m (?:coming|going|bringing|calling|taking|driving|writing|staying)| am (?:coming|going|bringing))\b|\blet me\b|\blet's\b|\bwe(?:'ll| will| can| could)\b|\bshall (?:i|we)\b|\bwant me to\b|\bif you (?:want|like)\b|我(?:来|会|可以|这就|马上|明天|今晚|去)|我们(?:可以|一起)|要不要我", re.I)
 OWNS = re.compile(r"\bi (?:was|did|didn't|had|hadn't|should|shouldn't|could|couldn't|left|told|said|took|gave|made|let|lost|broke|forgot|kept|put|ran|sent|spent|wrote|read|knew|saw|heard|chose|went|never|[a-z]{2,}ed)\b|\bmy (?:fault|mistake|doing|name|own)\b|\bon me\b|\bthat was me\b|\bi(?:'m| am) (?:the one|ashamed|sorry)\b|是我|我(?:不该|错|忘|没|把|说了|做了|当时)", re.I)

@@ -34,6 +34,7 @@ class SentenceReading:
   used: tuple[Item, ...]
   listed: tuple[Item, ...]
   commits: bool
+  echoes: bool  # Takes up a telling word of the user's last line.
   question: bool
 
 
@@ -78,6 +79,7 @@ def read(sheet: Sheet, text: str, before: str) -> Reading:
   sentences, inflamed, states_need = [], [], False
   holds = yields = False
   facts = set()
+  heard = words.content_stems(before)
   for index, part in enumerate(parts):
     stems = frozenset(words.stems(part))
     touched = [(item, cue) for item in sheet.items if (cue := item.match(stems, part)) is not None]
@@ -102,13 +104,16 @@ def read(sheet: Sheet, text: str, before: str) -> Reading:
         listed.append(item)
       if item.kind == 'facts':
         facts.add(item.index)
+    holds = holds or (sheet.scene == 'defense' and bool(lexicon.REFUSES.search(part)))
     content = words.content_stems(part)
+    echoed = content & heard
+    echoes = bool(shape and echoed and (acts[index] or neighbour) and len(echoed) < len(content | heard))
     commits = bool(shape and lexicon.PROMISE.search(part) and lexicon.WHEN.search(part)
                    and (used or len(content & sheet.vocabulary) >= 1))
     sentences.append(SentenceReading(
-        used=tuple(used), listed=tuple(listed), commits=commits, question=bool(lexicon.QUESTION.search(part))))
+        used=tuple(used), listed=tuple(listed), commits=commits, echoes=echoes and not used, question=bool(lexicon.QUESTION.search(part))))
   content = words.content_stems(plain)
-  known = sheet.vocabulary | words.content_stems(before)
+  known = sheet.vocabulary | heard
   tied = any(s.used or s.listed for s in sentences) or (bool(content) and len(content & known) >= 0.25 * len(content))
   garble = _garble(parts, sheet.language)
   return Reading(
@@ -133,7 +138,7 @@ def _does_something(kind: str, part: str, acts: bool, neighbour: bool) -> bool:
   if kind == 'amends':
     return bool(lexicon.OFFER.search(part) or lexicon.PROMISE.search(part) or re.search(r"\bi\b|\bi'|我", part))
   if kind == 'facts':
-    return acts or (neighbour and bool(lexicon.PERSON.search(part)))
+    return acts or neighbour
   return acts or bool(lexicon.PERSON.search(part))
 
 

@@ -15,15 +15,14 @@ from eijax.simulator.prompts import ParsedRequest
 MAX_WORDS = 24
 MAX_FACT_WORDS = 15
 CURT_TRUST = 20
-HOT_ANGER = 60
 
 _SUBJECT_BEFORE = r'(?:^|[,;:.]\s+|\b(?:and|that|when|what|how|where|because|if|which|as|than|who|while|after|before|but|so|until|since|why|whether|though|or)\s+)'
 _TO_FIRST = ((r'\byou are\b', 'I am'), (r"\byou're\b", "I'm"), (r'\byou were\b', 'I was'), (r"\byou've\b", "I've"), (r"\byou'd\b", "I'd"),
              (r"\byou weren't\b", "I wasn't"), (r"\byou aren't\b", "I'm not"))
 
 
-def speak(request: ParsedRequest, judgement, anger: int, trust: int, seed_text: str) -> str:
-  """Return the user's line after this round (levels are those after it)."""
+def speak(request: ParsedRequest, judgement, trust: int, seed_text: str) -> str:
+  """Return the user's line after this round (`trust` is the level after it)."""
   language, sheet = request.language, judgement.sheet
   spoken = [said.text for said in request.history if said.speaker == 'you']
   group = _group(judgement)
@@ -40,8 +39,7 @@ def speak(request: ParsedRequest, judgement, anger: int, trust: int, seed_text: 
   if not frame.startswith('{') and '. {' not in frame:
     fact = _lower_first(fact)
   line = frame.format(fact=fact)
-  calm_opening = anger < HOT_ANGER or not _seeded(f'{seed_text}|order', 3)
-  whole = f'{reaction} {line}' if calm_opening or not frame.startswith('{') else f'{line} {reaction}'
+  whole = f'{reaction} {line}'
   if language == 'zh':
     return (reaction + line)[:60]
   if len(whole.split()) <= MAX_WORDS:
@@ -83,6 +81,10 @@ def _open_fact(request: ParsedRequest, judgement, spoken: list[str], seed_text: 
   fresh = [quote for quote in quotes if len(words.content_stems(quote) & met) < 2] or quotes
   if not fresh:
     return None
+  # What was just said reminds the user of something near to it.
+  said = judgement.reading.stems
+  near = [quote for quote in fresh if words.content_stems(quote) & said]
+  fresh = near or fresh
   return fresh[_seeded(f'{seed_text}|fact', len(fresh))]
 
 
