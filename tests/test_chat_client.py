@@ -237,7 +237,7 @@ def test_check():
     assert endpoint.requests[0]['max_tokens'] == 1
   unknown = Fault(404, {'error': {'message': 'The model `m` does not exist'}})
   with FakeEndpoint(script=[unknown], models=['other']) as endpoint, make_client(endpoint) as client:
-    with pytest.raises(errors.BadRequest, match='`m` does not exist.*check the model name'):
+    with pytest.raises(errors.BadRequest, match='`m` does not exist.*check the model name.*it lists other'):
       client.check()
 
 

@@ -173,16 +173,24 @@ class ChatClient:
     """
     for route in self._routes:
       try:
-        if self.model not in self._list_models(route):
-          payload = {
-              'model': self.model, 'max_tokens': 1, 'messages': [{'role': 'user', 'content': 'Hello'}],
-          }
-          response, _ = self._send(route, 'POST', '/chat/completions', json.dumps(payload).encode())
-          self._raise_for_status(route, response)
+        models = self._list_models(route)
+        if self.model not in models:
+          self._probe(route, models)
       except _Passing as passing:
         # A busy endpoint is there, and the key was not refused.
         if not isinstance(passing.error, errors.RateLimited):
           raise passing.error from None
+
+  def _probe(self, route: Route, models: set[str]) -> None:
+    """Ask for one token: lists of models are often incomplete."""
+    payload = {'model': self.model, 'max_tokens': 1, 'messages': [{'role': 'user', 'content': 'Hello'}]}
+    response, _ = self._send(route, 'POST', '/chat/completions', json.dumps(payload).encode())
+    try:
+      self._raise_for_status(route, response)
+    except errors.BadRequest as error:
+      if models:
+        error.args = (f'{error}; it lists {", ".join(sorted(models)[:8])}',)
+      raise
 
   def close(self) -> None:
     """Drop what waits, let no retry begin, close the connections."""
