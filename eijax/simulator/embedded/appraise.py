@@ -95,7 +95,7 @@ def _points(request: ParsedRequest, credits: list[credit_lib.Credit]) -> tuple[f
     flat_before += 1
   if now.flat:
     if second_half:
-      cost_anger += 0.5 + 0.2 * min(flat_before, 3)
+      cost_anger += 0.4 + 0.15 * min(flat_before, 3)
       cost_trust += 0.3 if flat_before >= 2 else 0.0
     if request.trust < CURT_TRUST and flat_before >= 2:
       cost_trust += 0.6

@@ -12,40 +12,42 @@ from eijax.simulator.embedded.reading import Reading
 
 # Gain of an item: scene -> kind -> (anger relief, trust). About one small step each.
 GAINS = {
-    'support': {'facts': (1.1, 1.6), 'needs': (2.4, 2.8), 'soothes': (2.4, 2.3), 'commit': (0.5, 1.0)},
-    'defense': {'facts': (1.1, 1.1), 'needs': (2.2, 2.3), 'soothes': (2.2, 1.8), 'commit': (0.9, 1.2),
-                'holds': (0.2, 0.7), 'way_out': (2.4, 2.5)},
-    'repair': {'facts': (0.8, 1.0), 'needs': (2.2, 2.3), 'soothes': (2.0, 2.1), 'commit': (0.9, 1.2),
+    'support': {'facts': (1.0, 1.5), 'needs': (2.4, 2.8), 'soothes': (2.4, 2.3), 'commit': (0.5, 1.0)},
+    'defense': {'facts': (0.9, 0.95), 'needs': (2.1, 2.2), 'soothes': (2.0, 1.7), 'commit': (0.7, 1.0),
+                'holds': (0.1, 0.4), 'way_out': (2.2, 2.3)},
+    'repair': {'facts': (0.75, 0.9), 'needs': (2.2, 2.3), 'soothes': (2.0, 2.1), 'commit': (0.9, 1.2),
                'act': (1.4, 1.8), 'effect': (1.8, 2.0), 'amends': (2.2, 2.6)},
-    'charm': {'facts': (0.7, 1.5), 'needs': (1.5, 2.8), 'soothes': (1.4, 2.5), 'commit': (0.3, 1.0),
-              'view': (0.5, 1.2)},
+    'charm': {'facts': (0.5, 1.1), 'needs': (1.4, 2.6), 'soothes': (1.3, 2.3), 'commit': (0.2, 0.8),
+              'view': (0.25, 0.5)},
 }
 # Cost of a manner: rule -> (anger, trust), small 1..4, medium 5..8, large 8..10.
 COSTS = {
-    'empty': (1.8, 2.2), 'off_topic': (1.4, 1.8), 'garble': (1.2, 1.6), 'canned': (0.2, 0.35), 'structure': (1.2, 1.5),
-    'list': (1.3, 1.5), 'stage_direction': (1.2, 1.6), 'lecture': (1.2, 1.4), 'optimism': (1.4, 1.6),
-    'procedure': (1.4, 1.3), 'counter_blame': (5.0, 5.0), 'threat': (9.0, 8.0), 'hostile': (6.0, 6.0),
-    'press_forgiveness': (1.6, 1.8), 'excuse': (1.2, 1.5), 'diagnosis': (1.4, 1.7), 'compliment': (0.3, 0.5),
-    'interview': (0.3, 0.5), 'overeager': (0.7, 0.9), 'padding': (0.8, 1.0), 'advice': (1.0, 1.2),
-    'forged': (2.0, 2.6), 'parrot': (1.6, 1.9), 'read_back': (2.6, 3.0), 'bag': (2.6, 3.0), 'inflame': (3.0, 2.8),
-    'yields': (2.0, 3.2), 'states_need': (1.2, 1.5), 'long': (1.2, 1.5), 'same_line': (1.4, 1.8), 'empty_apology': (0.6, 0.8),
-    'dull': (0.15, 0.3), 'evasion': (0.2, 0.3), 'questions': (0.4, 0.5),
+    'empty': (1.6, 1.9), 'off_topic': (1.2, 1.5), 'garble': (1.1, 1.4), 'canned': (0.15, 0.25), 'structure': (0.8, 1.0),
+    'list': (0.9, 1.0), 'stage_direction': (1.1, 1.4), 'lecture': (0.6, 0.7), 'optimism': (1.0, 1.2),
+    'procedure': (1.0, 0.9), 'counter_blame': (5.0, 5.0), 'threat': (9.0, 8.0), 'hostile': (5.0, 5.0),
+    'press_forgiveness': (1.2, 1.4), 'excuse': (1.1, 1.4), 'diagnosis': (1.2, 1.5), 'compliment': (0.25, 0.4),
+    'interview': (0.25, 0.4), 'overeager': (0.6, 0.7), 'padding': (0.7, 0.9), 'advice': (0.5, 0.6),
+    'forged': (1.6, 2.0), 'parrot': (1.2, 1.5), 'read_back': (2.0, 2.4), 'bag': (2.2, 2.6), 'inflame': (2.8, 2.6),
+    'yields': (1.3, 2.4), 'states_need': (1.1, 1.4), 'long': (1.1, 1.4), 'same_line': (1.2, 1.5), 'empty_apology': (0.35, 0.5),
+    'dull': (0.1, 0.2), 'evasion': (0.1, 0.15), 'questions': (0.3, 0.4),
 }
 SCENE_COSTS = {
-    ('repair', 'counter_blame'): (8.5, 9.0), ('repair', 'excuse'): (1.8, 2.2), ('repair', 'empty_apology'): (0.7, 1.0),
-    ('defense', 'counter_blame'): (6.5, 6.0), ('charm', 'compliment'): (0.5, 0.8), ('charm', 'interview'): (0.4, 0.6),
-    ('charm', 'advice'): (0.5, 0.6), ('defense', 'advice'): (0.4, 0.5), ('charm', 'inflame'): (2.2, 2.4),
+    ('repair', 'counter_blame'): (8.5, 9.0), ('repair', 'excuse'): (1.6, 2.0), ('repair', 'empty_apology'): (0.5, 0.7),
+    ('defense', 'counter_blame'): (6.5, 6.0), ('charm', 'compliment'): (0.4, 0.6), ('charm', 'interview'): (0.3, 0.45),
+    ('support', 'empty'): (2.1, 2.4), ('support', 'advice'): (1.0, 1.2), ('charm', 'inflame'): (2.2, 2.4), ('defense', 'canned'): (0.1, 0.15), ('charm', 'canned'): (0.1, 0.2),
+    ('defense', 'lecture'): (0.5, 0.5), ('defense', 'empty_apology'): (0.25, 0.3),
 }
 # Manners that wear out: each further use costs this share more.
 WEARING = {'canned': 0.5, 'compliment': 0.8, 'interview': 0.6, 'empty_apology': 0.35, 'questions': 0.5, 'advice': 0.2, 'lecture': 0.2, 'dull': 0.3}
 SMALL, MEDIUM, LARGE = 0.75, 2.6, 5.5  # Lower ends of the three steps, in points.
-ECHO = (0.6, 0.9)  # Taking up a telling word of the user's last line, in a sentence of one's own.
+ECHO = (0.5, 0.8)  # Taking up a telling word of the user's last line, in a sentence of one's own.
 ECHO_REPEAT = (1.0, 1.0, 0.6, 0.3)
 REPEAT = (1.0, 0.5, 0.0)  # Worth of an item at its first, second and later uses.
 FORMULA = (1.0, 0.75, 0.5)  # The same sentence frame with other nouns.
 SAME_LINE = 0.72  # Jaccard of stems.
 SAME_FRAME = 0.8
 MAX_SENTENCES = 4
+SECOND_COST = 0.5
 MAX_WORDS = 60
 
 
@@ -205,8 +207,11 @@ def _costs(scene, reading, index, repeats, tier, earlier, manners) -> list[tuple
     elif name == 'bag':
       scale = 1.0 + 0.1 * min(reading.num_facts - 4, 4)
     costs.append((name, anger * scale, trust * scale))
+  # Two manners in one reply cost less than both apart, and more than either.
+  costs.sort(key=lambda entry: entry[1] + entry[2], reverse=True)
+  costs = costs[:1] + [(name, SECOND_COST * anger, SECOND_COST * trust) for name, anger, trust in costs[1:]]
   excess = max(reading.num_sentences - MAX_SENTENCES, 0) + max(reading.num_words - MAX_WORDS, 0) / 15
-  if excess > 0:
+  if excess > 0 and 'list' not in named:
     anger, trust = COSTS['long']
     costs.append(('long', anger * min(0.7 + 0.3 * excess, 2.5), trust * min(0.7 + 0.3 * excess, 2.5)))
   return costs

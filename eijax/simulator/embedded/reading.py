@@ -19,12 +19,13 @@ BAG_FACTS = 4
 _PARROT_SHARE = 0.5
 
 # Pairs of neighbours that no fluent sentence holds: a cheap sign of broken grammar.
-_DETERMINER = "the|a|an|my|your|our|their"
+_DETERMINER = 'the|a|an|my|your|our|their'
 _BROKEN = re.compile(
-    rf"\b({_DETERMINER}) (?:{_DETERMINER}|is|are|was|were|of|and|to|in|i|you|he|she|we|they|it|will|can|do|did|not)\b"
-    r"|\b(?:i|he|she|it) are\b|\b(?:you|we|they) is\b|\bi is\b|\b(?:of|to|and|with|for|from|at) (?:of|and|is|are|was)\b"
-    r"|\b(\w+) \2 \2\b|\b(?!had|that|very|so|no|really|sorry|her|is)(\w+) \3\b|\b(?:i you|you i|he i|we i)\b|\b(?:will|can|would) (?:will|can|would|is|was)\b")
-_DANGLING = re.compile(r"\b(?:the|a|an|of|to|and|or|but|my|your|our|with|for|because|is|are|was|will|i)\s*[.?!]?\s*$")
+    rf"\b(?:{_DETERMINER}) (?:{_DETERMINER}|is|are|was|were|of|and|to|in|i|you|he|she|we|they|it|will|can|do|did|not)\b"
+    r"|\b(?:i|he|she|it) are\b|(?:^|, )(?:you|we|they) is\b|\bi is\b|\b(?:of|to|and|with|for|from|at) (?:of|and|is|are|was)\b"
+    r"|\b(\w+) \1 \1\b|\b(?!had|that|very|so|no|really|sorry|her|is)(\w+) \2\b|\b(?:i you|he i|we i)\b"
+    r"|\b(?:will|can|would) (?:will|can|would|is|was)\b")
+_DANGLING = re.compile(r"\b(?:the|a|an|of|and|or|but|my|our|with|i)\s*[.?!]?$")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,12 @@ def _sentence_like(part: str, language: str) -> bool:
   if not MIN_SENTENCE_WORDS <= len(run) <= MAX_SENTENCE_WORDS:
     return False
   share = sum(word in words.FUNCTION_WORDS for word in run) / len(run)
-  return share >= MIN_FUNCTION_SHARE and not _BROKEN.search(' '.join(run))
+  return share >= MIN_FUNCTION_SHARE and not _BROKEN.search(_spoken(part))
+
+
+def _spoken(part: str) -> str:
+  """Words with every pause as a comma, so that neighbours across a pause are no pair."""
+  return re.sub(r"\s*[^\w\s']+\s*", ', ', part).strip(', ')
 
 
 def _negated(part: str, cue: frozenset[str]) -> bool:
@@ -173,8 +179,8 @@ def _garble(parts: list[str], language: str) -> float:
   signs = 0.0
   for part in parts:
     run = words.words(part)
-    joined = ' '.join(run)
-    signs += len(_BROKEN.findall(joined)) + bool(_DANGLING.search(joined)) + sum(len(word) > 18 for word in run)
+    spoken = _spoken(part)
+    signs += len(_BROKEN.findall(spoken)) + bool(_DANGLING.search(spoken)) + sum(len(word) > 18 for word in run)
     pairs = list(zip(run, run[1:]))
     signs += max(0, len(pairs) - len(set(pairs)) - 1)
     signs += len(run) > 40
@@ -190,6 +196,10 @@ _PATTERNS = (
     ('hostile', lexicon.HOSTILE), ('press_forgiveness', lexicon.PRESS_FORGIVENESS), ('excuse', lexicon.EXCUSE),
     ('diagnosis', lexicon.DIAGNOSIS), ('compliment', lexicon.COMPLIMENT), ('interview', lexicon.INTERVIEW),
     ('overeager', lexicon.OVEREAGER), ('padding', lexicon.PADDING), ('advice', lexicon.ADVICE))
+
+
+# Manners that belong to no situation anyway: they are not off the topic as well.
+_GENERIC = frozenset(('canned', 'structure', 'list', 'lecture', 'optimism', 'advice', 'hostile', 'threat', 'interview', 'compliment', 'forged'))
 
 
 def _flags(plain, parts, sheet, before, stem_list, content, tied, num_facts) -> frozenset[str]:
@@ -211,7 +221,7 @@ def _flags(plain, parts, sheet, before, stem_list, content, tied, num_facts) -> 
   num_words = len(stem_list)
   if num_facts > BAG_FACTS or (num_facts == BAG_FACTS and num_words < 9 * num_facts):
     flags.add('bag')
-  if not tied and len(content) >= 3:
+  if not tied and len(content) >= 3 and not flags & _GENERIC:
     flags.add('off_topic')
   if len(stem_list) <= 2 and not tied and not lexicon.SORRY.search(plain):
     flags.add('empty')
