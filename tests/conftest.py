@@ -1,6 +1,7 @@
 """Tests run on eight virtual CPU devices, with silent rank promotion forbidden."""
 
 import os
+import tempfile
 
 # Must stand before the first import of jax anywhere in the test process.
 if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
@@ -10,6 +11,11 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 import jax  # pylint: disable=wrong-import-position
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# Tests that build the same program anew share one compilation; it is most of their time.
+_COMPILED = tempfile.TemporaryDirectory(prefix='eijax_test_compiled_')
+jax.config.update('jax_compilation_cache_dir', _COMPILED.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
 
 def pytest_configure(config):

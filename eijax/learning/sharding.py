@@ -169,8 +169,9 @@ def put_batch(batch: PackedBatch, mesh: Mesh, num_micro_batches: int) -> PackedB
   shards = num_data_shards(mesh)
   unit = num_micro_batches * shards
   if rows % unit:
+    fitting = [n for n in (rows // unit * unit, (rows // unit + 1) * unit) if n]
     raise UsageError(f'rows_per_minibatch={rows} must be divisible by num_micro_batches ({num_micro_batches}) times '
-                     f'the data shards ({shards}); use {max(1, rows // unit) * unit} or {(rows // unit + 1) * unit}')
+                     f'the data shards ({shards}); use {" or ".join(map(str, fitting))}')
   sharding = batch_sharding(mesh)
 
   def put(x):

@@ -162,8 +162,8 @@ def make_update_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=learning_rate)
     params = optax.apply_updates(state.params, updates)
     metrics = losses.mean_metrics(terms) | {
-        'grad_norm': optax.global_norm(grads), 'update_norm': optax.global_norm(updates),
-        'param_norm': optax.global_norm(params), 'learning_rate': learning_rate}
+        'grad_norm': optax.tree.norm(grads), 'update_norm': optax.global_norm(updates),
+        'param_norm': optax.tree.norm(params), 'learning_rate': learning_rate}
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   return jax.jit(
