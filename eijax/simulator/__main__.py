@@ -35,7 +35,6 @@ def _run(argv: list[str]) -> None:
         port=_PORT.value, seed=_SEED.value, latency_secs=_LATENCY_SECS.value, fault_rate=_FAULT_RATE.value)
   except OSError as error:
     raise SimulatorError(f'--port={_PORT.value} cannot be opened on 127.0.0.1 ({error.strerror}); use another one, or 0 for any') from error
-  print(server.url, flush=True)
   server_lib.serve_until_stopped(server, follow_parent=_FOLLOW_PARENT.value)
 
 

@@ -202,7 +202,7 @@ class SimulatorServer(http.server.ThreadingHTTPServer):
 
 
 def serve_until_stopped(server: SimulatorServer, *, follow_parent: bool = False) -> None:
-  """Serve until SIGTERM or SIGINT, or until the parent process is gone."""
+  """Print the URL and serve until SIGTERM or SIGINT, or until the parent process is gone."""
   def stop(*_: object) -> None:
     # shutdown() waits for serve_forever, which runs in this very thread.
     threading.Thread(target=server.shutdown, daemon=True).start()
@@ -211,6 +211,8 @@ def serve_until_stopped(server: SimulatorServer, *, follow_parent: bool = False)
   signal.signal(signal.SIGINT, stop)
   if follow_parent:
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+  # Only now: who reads the URL may send a signal at once.
+  print(server.url, flush=True)
   try:
     server.serve_forever(poll_interval=0.2)
   finally:
@@ -263,6 +265,10 @@ class start_in_subprocess:  # pylint: disable=invalid-name
   @property
   def pid(self) -> int:
     return self._process.pid
+
+  @property
+  def exit_code(self) -> int | None:
+    return self._process.poll()
 
   def alive(self) -> bool:
     return self._process.poll() is None

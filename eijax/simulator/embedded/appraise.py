@@ -25,10 +25,12 @@ _NOISE = 0.9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judgement:
-  """What one reply did to the user, and why. deltas are final integers; tier is free of noise."""
+  """What one reply did to the user, and why. deltas are final integers; points and tier are free of noise."""
 
   anger_delta: int
   trust_delta: int
+  anger_points: float
+  trust_points: float
   tier: str
   rule: str
   credit: credit_lib.Credit
@@ -53,7 +55,7 @@ def judge(request: ParsedRequest, seed_text: str) -> Judgement:
   next_trust = max(0, min(100, request.trust + trust_delta))
   stop, reason = stop_lib.decide(request, sheet, credits, readings, next_anger, next_trust)
   return Judgement(
-      anger_delta=anger_delta, trust_delta=trust_delta, tier=tier, rule=now.rule, credit=now, credits=tuple(credits),
+      anger_delta=anger_delta, trust_delta=trust_delta, anger_points=anger, trust_points=trust, tier=tier, rule=now.rule, credit=now, credits=tuple(credits),
       reading=readings[-1], sheet=sheet, stop=stop, stop_reason=reason)
 
 

@@ -22,8 +22,8 @@ GAINS = {
 }
 # Cost of a manner: rule -> (anger, trust), small 1..4, medium 5..8, large 8..10.
 COSTS = {
-    'empty': (1.6, 1.9), 'off_topic': (1.2, 1.5), 'garble': (1.1, 1.4), 'canned': (0.15, 0.25), 'structure': (0.8, 1.0),
-    'list': (0.9, 1.0), 'stage_direction': (1.1, 1.4), 'lecture': (0.6, 0.7), 'optimism': (1.0, 1.2),
+    'empty': (1.6, 1.9), 'off_topic': (1.2, 1.5), 'garble': (1.1, 1.4), 'canned': (0.15, 0.25), 'structure': (1.0, 1.2),
+    'list': (1.0, 1.15), 'stage_direction': (1.1, 1.4), 'lecture': (0.6, 0.7), 'optimism': (1.0, 1.2),
     'procedure': (1.0, 0.9), 'counter_blame': (5.0, 5.0), 'threat': (9.0, 8.0), 'hostile': (5.0, 5.0),
     'press_forgiveness': (1.2, 1.4), 'excuse': (1.1, 1.4), 'diagnosis': (1.2, 1.5), 'compliment': (0.25, 0.4),
     'interview': (0.25, 0.4), 'overeager': (0.6, 0.7), 'padding': (0.7, 0.9), 'advice': (0.5, 0.6),
@@ -43,7 +43,7 @@ SMALL, MEDIUM, LARGE = 0.75, 2.6, 5.5  # Lower ends of the three steps, in point
 ECHO = (0.5, 0.8)  # Taking up a telling word of the user's last line, in a sentence of one's own.
 ECHO_REPEAT = (1.0, 1.0, 0.6, 0.3)
 REPEAT = (1.0, 0.5, 0.0)  # Worth of an item at its first, second and later uses.
-FORMULA = (1.0, 0.75, 0.5)  # The same sentence frame with other nouns.
+FORMULA = (1.0, 0.7, 0.45, 0.3)  # The same sentence frame with other nouns.
 SAME_LINE = 0.72  # Jaccard of stems.
 SAME_FRAME = 0.8
 MAX_SENTENCES = 4
@@ -89,7 +89,7 @@ def fold(scene: str, readings: Sequence[Reading]) -> list[Credit]:
     repeats = sum(_jaccard(reading.stems, other.stems) >= SAME_LINE for other in earlier)
     frames = sum(_same_frame(reading.skeleton, other.skeleton) for other in earlier)
     anger, trust, earned = _gains(scene, reading, uses)
-    factor = FORMULA[min(frames, 2)] * REPEAT[min(repeats, 2)] * _fluency(reading)
+    factor = FORMULA[min(frames, 3)] * REPEAT[min(repeats, 2)] * _fluency(reading)
     if reading.flags & {'bag', 'read_back', 'parrot', 'forged', 'empty', 'hostile', 'threat', 'list'} or reading.yields:
       factor *= 0.0 if reading.flags & {'bag', 'read_back', 'forged', 'empty', 'threat', 'hostile'} or reading.yields else 0.5
     anger, trust = anger * factor, trust * factor
@@ -173,6 +173,8 @@ def _costs(scene, reading, index, repeats, tier, earlier, manners) -> list[tuple
   if 'advice' in named and (scene == 'support' and index >= 2 and earns):
     named.discard('advice')  # From round 3 on, advice that also catches the matter is borne.
   if scene in ('defense', 'charm') and earns:
+    named.discard('advice')
+  if 'lecture' in named:
     named.discard('advice')
   if 'bag' in named or 'read_back' in named:
     named.discard('parrot')

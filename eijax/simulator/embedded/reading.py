@@ -17,6 +17,7 @@ MIN_SENTENCE_WORDS = 4
 MIN_FUNCTION_SHARE = 0.28  # Spoken English lies between 0.4 and 0.7; keyword lists below 0.2.
 BAG_FACTS = 4
 _PARROT_SHARE = 0.5
+MIN_READ_BACK = 8  # Three-word runs: shorter copies are a fact taken up, not a sheet read out.
 
 # Pairs of neighbours that no fluent sentence holds: a cheap sign of broken grammar.
 _DETERMINER = 'the|a|an|my|your|our|their'
@@ -216,7 +217,7 @@ def _flags(plain, parts, sheet, before, stem_list, content, tied, num_facts) -> 
     said = trigrams(before)
     if sum(gram in said for gram in run) > _PARROT_SHARE * len(run):
       flags.add('parrot')
-    if len(run) >= 8 and sum(gram in sheet.persona_trigrams for gram in run) > _PARROT_SHARE * len(run):
+    if len(run) >= MIN_READ_BACK and sum(gram in sheet.persona_trigrams for gram in run) > _PARROT_SHARE * len(run):
       flags.add('read_back')
   num_words = len(stem_list)
   if num_facts > BAG_FACTS or (num_facts == BAG_FACTS and num_words < 9 * num_facts):

@@ -58,7 +58,7 @@ class Item:
 class Sheet:
   """A scenario as the appraisal sees it; compared by identity, so that caches hash it fast.
 
-  bullets: the persona's known facts, verbatim.
+  bullets: the persona's known facts, verbatim; persona_trigrams: their three-word runs.
   """
 
   language: str
@@ -88,7 +88,7 @@ def compile_sheet(language: str, scene: str, persona: str, appraisal: Appraisal 
     vocabulary |= words.content_stems(item.text + ' ' + ' '.join(item.raw_cues))
   return Sheet(
       language=language, scene=scene, items=items, vocabulary=frozenset(vocabulary),
-      persona_trigrams=trigrams(persona), bullets=bullets, has_appraisal=appraisal is not None)
+      persona_trigrams=frozenset().union(*map(trigrams, bullets)) if bullets else trigrams(persona), bullets=bullets, has_appraisal=appraisal is not None)
 
 
 def trigrams(text: str) -> frozenset[tuple[str, ...]]:

@@ -29,7 +29,7 @@ def speak(request: ParsedRequest, judgement, trust: int, seed_text: str) -> str:
   reaction = _pick(_reactions(language, request.scene, group), spoken, f'{seed_text}|reaction')
   if judgement.stop or group in ('yields', 'settled', 'broke off', 'idling'):
     return reaction
-  if trust < CURT_TRUST and _seeded(f'{seed_text}|curt', 4):
+  if trust < CURT_TRUST and _seeded(f'{seed_text}|curt', 2):
     return reaction
   fact = _open_fact(request, judgement, spoken, seed_text)
   if fact is None:
