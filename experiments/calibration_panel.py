@@ -34,18 +34,24 @@ _SAMPLES = flags.DEFINE_integer('samples', 4, 'Talks per scenario and defender.'
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the simulator and of the lines.')
 _ROUNDS = flags.DEFINE_integer('max_rounds', 8, 'Rounds of a talk.', lower_bound=1)
 _DEFENDERS = flags.DEFINE_list('defenders', None, 'Defenders to play; default: the whole panel.')
-_HTTP = flags.DEFINE_bool('http', False, 'Talk to the simulator over HTTP, in a process of its own.')
+_HTTP = flags.DEFINE_bool(
+  'http', False, 'Talk to the simulator over HTTP, in a process of its own.'
+)
 _OUT = flags.DEFINE_string('out', None, 'Folder for table.md and talks.jsonl.')
 
 
-def panel_scores(scenarios, names, answer, *, samples, seed, max_rounds=8, on_talk=None) -> dict[str, dict[str, list[float]]]:
+def panel_scores(
+  scenarios, names, answer, *, samples, seed, max_rounds=8, on_talk=None
+) -> dict[str, dict[str, list[float]]]:
   """Return defender -> scenario id -> scores x100."""
   scores = {}
   for name in names:
     scores[name] = {}
     for scenario in scenarios:
       for sample in range(samples):
-        episode = play(scenario, get(name), answer, seed=seed * 7919 + sample, max_rounds=max_rounds)
+        episode = play(
+          scenario, get(name), answer, seed=seed * 7919 + sample, max_rounds=max_rounds
+        )
         score = 100 * outcome_score(episode).score
         scores[name].setdefault(scenario.id, []).append(score)
         if on_talk:
@@ -63,7 +69,10 @@ def interval(values: dict[str, list[float]], seed: int) -> tuple[float, float, f
 
 def table(scores: dict[str, dict[str, list[float]]], scene_of: dict[str, str], seed: int) -> str:
   """Return the Markdown table: a row a defender, a column a scene."""
-  rows = ['| defender | ' + ' | '.join(SCENES) + ' | overall |', '|---|' + '---|' * (len(SCENES) + 1)]
+  rows = [
+    '| defender | ' + ' | '.join(SCENES) + ' | overall |',
+    '|---|' + '---|' * (len(SCENES) + 1),
+  ]
   for name, by_scenario in scores.items():
     cells = []
     for scene in (*SCENES, None):
@@ -80,10 +89,14 @@ def _simulator(seed: int, over_http: bool):
     yield EmbeddedSimulator(seed).answer
     return
   with running_server(seed=seed) as url, requests.Session() as session:
+
     def answer(messages, request_seed):
-      response = session.post(f'{url}/chat/completions', json={'messages': messages, 'seed': request_seed}, timeout=30)
+      response = session.post(
+        f'{url}/chat/completions', json={'messages': messages, 'seed': request_seed}, timeout=30
+      )
       response.raise_for_status()
       return response.json()['choices'][0]['message']['content']
+
     yield answer
 
 
@@ -100,22 +113,50 @@ def _run() -> None:
   def keep(name, episode, score):
     nonlocal num_calls
     num_calls += len(episode.turns)
-    talks.append({'defender': name, 'id': episode.scenario.id, 'score': round(score, 1), 'ended_by': episode.ended_by, 'turns': [
-        {'defender': turn.reply.visible, 'simulator': turn.simulator, 'anger': turn.anger, 'trust': turn.trust,
-         'rule': turn.reflection.get('rule', '')} for turn in episode.turns]})
+    talks.append(
+      {
+        'defender': name,
+        'id': episode.scenario.id,
+        'score': round(score, 1),
+        'ended_by': episode.ended_by,
+        'turns': [
+          {
+            'defender': turn.reply.visible,
+            'simulator': turn.simulator,
+            'anger': turn.anger,
+            'trust': turn.trust,
+            'rule': turn.reflection.get('rule', ''),
+          }
+          for turn in episode.turns
+        ],
+      }
+    )
 
   start = time.perf_counter()
   with _simulator(_SEED.value, _HTTP.value) as answer:
-    scores = panel_scores(scenarios, names, answer, samples=_SAMPLES.value, seed=_SEED.value, max_rounds=_ROUNDS.value, on_talk=keep)
+    scores = panel_scores(
+      scenarios,
+      names,
+      answer,
+      samples=_SAMPLES.value,
+      seed=_SEED.value,
+      max_rounds=_ROUNDS.value,
+      on_talk=keep,
+    )
   text = table(scores, {scenario.id: scenario.scene for scenario in scenarios}, _SEED.value)
   print(text)
   secs = time.perf_counter() - start
-  print(f'{len(talks)} talks, {num_calls} calls, {1e3 * secs / num_calls:.2f} ms a call, lines included', file=sys.stderr)
+  print(
+    f'{len(talks)} talks, {num_calls} calls, {1e3 * secs / num_calls:.2f} ms a call, lines included',
+    file=sys.stderr,
+  )
   if _OUT.value:
     folder = pathlib.Path(_OUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'table.md').write_text(text + '\n', encoding='utf-8')
-    (folder / 'talks.jsonl').write_text(''.join(json.dumps(talk, ensure_ascii=False) + '\n' for talk in talks), encoding='utf-8')
+    (folder / 'talks.jsonl').write_text(
+      ''.join(json.dumps(talk, ensure_ascii=False) + '\n' for talk in talks), encoding='utf-8'
+    )
 
 
 def main(argv: list[str]) -> None:

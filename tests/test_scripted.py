@@ -20,8 +20,17 @@ from eijax.simulator.embedded import EmbeddedSimulator
 DATA = pathlib.Path(__file__).parent.parent / 'scenario_data'
 # Expected means x100, as (low, high).
 BANDS = {
-    'skilled': (40, 100), 'decent': (5, 35), 'polite_generic': (-35, -10), 'over_apologiser': (-100, -25), 'lecturer': (-100, -25),
-    'list_maker': (-100, -25), 'yielder': (-100, -25), 'hostile': (-100, -60), 'silent': (-100, -60), 'fact_bag': (-100, -60)}
+  'skilled': (40, 100),
+  'decent': (5, 35),
+  'polite_generic': (-35, -10),
+  'over_apologiser': (-100, -25),
+  'lecturer': (-100, -25),
+  'list_maker': (-100, -25),
+  'yielder': (-100, -25),
+  'hostile': (-100, -60),
+  'silent': (-100, -60),
+  'fact_bag': (-100, -60),
+}
 
 
 @pytest.fixture(scope='module', params=['test', 'train'])
@@ -31,8 +40,20 @@ def panel(request):
   if request.param == 'train':
     scenarios = scenarios[::3]
   answer = EmbeddedSimulator(0).answer
-  return {name: {scene: 100 * np.mean([outcome_score(play(scenario, defender, answer, seed=0)).score for scenario in scenarios if scenario.scene == scene])
-                 for scene in SCENES} for name, defender in PANEL.items()}
+  return {
+    name: {
+      scene: 100
+      * np.mean(
+        [
+          outcome_score(play(scenario, defender, answer, seed=0)).score
+          for scenario in scenarios
+          if scenario.scene == scene
+        ]
+      )
+      for scene in SCENES
+    }
+    for name, defender in PANEL.items()
+  }
 
 
 def test_14_every_defender_lies_in_its_band(panel):
@@ -42,9 +63,22 @@ def test_14_every_defender_lies_in_its_band(panel):
 
 def test_14_the_order_is_the_same_in_every_scene(panel):
   """But for the yielder in Defense: giving the boundary away is that scene's own failure."""
-  ranks = ('skilled', 'decent', 'polite_generic', 'yielder', 'over_apologiser', 'list_maker', 'silent', 'fact_bag', 'hostile')
+  ranks = (
+    'skilled',
+    'decent',
+    'polite_generic',
+    'yielder',
+    'over_apologiser',
+    'lecturer',
+    'list_maker',
+    'silent',
+    'fact_bag',
+    'hostile',
+  )
   for scene in SCENES:
-    values = [panel[name][scene] for name in ranks if not (name == 'yielder' and scene == 'defense')]
+    values = [
+      panel[name][scene] for name in ranks if not (name == 'yielder' and scene == 'defense')
+    ]
     # Neighbours may touch: the samples are small, and the three worst lie near the floor.
     assert all(left > right - 8 for left, right in zip(values, values[1:])), (scene, values)
 
@@ -53,15 +87,28 @@ def test_stuffing_and_memorised_lines_score_below_zero():
   answer = EmbeddedSimulator(0).answer
   scenarios = load_split(DATA, 'test')
   lines = {
-      'bag': lambda episode: ', '.join(fact.cues[0] for fact in episode.scenario.appraisal.facts),
-      'sheet': lambda episode: ' '.join(f'{bullet}.' for bullet in sheet_facts.bullets(episode.scenario.defender_prompt)),
-      'one line': lambda episode: 'No wonder that it hurts. I was wrong, I will not do it again, and I will come tomorrow at nine with soup.',
-      'one question': lambda episode: 'What was the worst of it for you, and what happened then?',
-      'one fact': lambda episode: f'{sheet_facts.bullets(episode.scenario.defender_prompt)[0]}. That matters to me.'}
+    'bag': lambda episode: ', '.join(fact.cues[0] for fact in episode.scenario.appraisal.facts),
+    'sheet': lambda episode: ' '.join(
+      f'{bullet}.' for bullet in sheet_facts.bullets(episode.scenario.defender_prompt)
+    ),
+    'one line': lambda episode: (
+      'No wonder that it hurts. I was wrong, I will not do it again, and I will come tomorrow at nine with soup.'
+    ),
+    'one question': lambda episode: 'What was the worst of it for you, and what happened then?',
+    'one fact': lambda episode: (
+      f'{sheet_facts.bullets(episode.scenario.defender_prompt)[0]}. That matters to me.'
+    ),
+  }
   for name, line in lines.items():
-    defender = ScriptedDefender(name=name, about='', reply_fn=lambda episode, rng, line=line: line(episode))
+    defender = ScriptedDefender(
+      name=name, about='', reply_fn=lambda episode, rng, line=line: line(episode)
+    )
     for scene in SCENES:
-      scores = [outcome_score(play(scenario, defender, answer, seed=0)).score for scenario in scenarios if scenario.scene == scene]
+      scores = [
+        outcome_score(play(scenario, defender, answer, seed=0)).score
+        for scenario in scenarios
+        if scenario.scene == scene
+      ]
       assert np.mean(scores) < -0.1, (name, scene)
 
 
@@ -93,16 +140,25 @@ def test_only_skilled_and_the_yielder_read_the_appraisal():
       continue
     for card in cards.CARDS.values():
       with_it = get(name).reply(protocol.start(card, max_rounds=8, seed=0), random.Random(2))
-      without = get(name).reply(protocol.start(dataclasses.replace(card, appraisal=None), max_rounds=8, seed=0), random.Random(2))
+      without = get(name).reply(
+        protocol.start(dataclasses.replace(card, appraisal=None), max_rounds=8, seed=0),
+        random.Random(2),
+      )
       assert with_it == without
 
 
 def test_clauses_speak_in_the_defenders_voice():
-  sheet = ('### Background\nYou are Ana, and Rui is your brother. He is angry.\n### Role and stance\nHe wants the boat.\n### Known facts\n'
-           '- Boat stands in your yard since May.\n- Rui signed the paper with you.\n- His engine was sold by you in June.\n- Your aunt told you "you are late".\n')
+  sheet = (
+    '### Background\nYou are Ana, and Rui is your brother. He is angry.\n### Role and stance\nHe wants the boat.\n### Known facts\n'
+    '- Boat stands in your yard since May.\n- Rui signed the paper with you.\n- His engine was sold by you in June.\n- Your aunt told you "you are late".\n'
+  )
   card = cards.scenario('repair', '### Background\nYou are Rui, 40.', 'Well?', sheet, None)
   assert sheet_facts.clauses(card) == (
-      'the boat stands in my yard since May', 'you signed the paper with me', 'your engine was sold by me in June', 'my aunt told me "you are late"')
+    'the boat stands in my yard since May',
+    'you signed the paper with me',
+    'your engine was sold by me in June',
+    'my aunt told me "you are late"',
+  )
 
 
 def test_unknown_defender_lists_the_known_ones():

@@ -17,7 +17,14 @@ import simulator_cards as cards
 from eijax.episodes import protocol
 from eijax.simulator import prompts
 from eijax.simulator.embedded import EmbeddedSimulator
-from eijax.simulator.server import MAX_BODY_BYTES, MODEL, Faults, SimulatorServer, running_server, start_in_subprocess
+from eijax.simulator.server import (
+  MAX_BODY_BYTES,
+  MODEL,
+  Faults,
+  SimulatorServer,
+  running_server,
+  start_in_subprocess,
+)
 
 
 def _messages(text='Your brother sends a thumbs-up, and that is not help.', seed=0):
@@ -42,7 +49,11 @@ def serve():
 
 
 def _ask(url, session=requests, **extra):
-  return session.post(f'{url}/chat/completions', json={'model': 'any', 'messages': _messages(), 'seed': 1, **extra}, timeout=10)
+  return session.post(
+    f'{url}/chat/completions',
+    json={'model': 'any', 'messages': _messages(), 'seed': 1, **extra},
+    timeout=10,
+  )
 
 
 def test_answers_like_the_engine_and_lists_its_model(serve):
@@ -58,16 +69,31 @@ def test_answers_like_the_engine_and_lists_its_model(serve):
 def test_concurrent_requests_agree_with_sequential_ones(serve):
   url = serve()
   texts = [f'I wonder about {index}, and the bathroom floor.' for index in range(24)]
-  expected = [EmbeddedSimulator(0).answer(_messages(text), index) for index, text in enumerate(texts)]
+  expected = [
+    EmbeddedSimulator(0).answer(_messages(text), index) for index, text in enumerate(texts)
+  ]
   with requests.Session() as session, concurrent.futures.ThreadPoolExecutor(12) as pool:
-    ask = lambda index: session.post(f'{url}/chat/completions', json={'messages': _messages(texts[index]), 'seed': index}, timeout=20).json()
+    ask = lambda index: session.post(
+      f'{url}/chat/completions',
+      json={'messages': _messages(texts[index]), 'seed': index},
+      timeout=20,
+    ).json()
     got = list(pool.map(ask, range(24)))
   assert [answer['choices'][0]['message']['content'] for answer in got] == expected
 
 
-@pytest.mark.parametrize('body, needle', [
-    (b'not json', 'not a chat completion'), (b'{}', 'messages'), (b'[]', 'not a chat completion'), (b'{"messages": "hi"}', 'list of objects'),
-    (b'{"messages": [{"role": "user", "content": "hi"}]}', 'system'), (b'{"messages": [], "stream": true}', 'stream'), (b'{"messages": [], "seed": "x"}', 'seed')])
+@pytest.mark.parametrize(
+  'body, needle',
+  [
+    (b'not json', 'not a chat completion'),
+    (b'{}', 'messages'),
+    (b'[]', 'not a chat completion'),
+    (b'{"messages": "hi"}', 'list of objects'),
+    (b'{"messages": [{"role": "user", "content": "hi"}]}', 'system'),
+    (b'{"messages": [], "stream": true}', 'stream'),
+    (b'{"messages": [], "seed": "x"}', 'seed'),
+  ],
+)
 def test_bad_requests_get_a_clear_400(serve, body, needle):
   response = requests.post(f'{serve()}/chat/completions', data=body, timeout=5)
   assert response.status_code == 400 and needle in response.json()['error']['message']
@@ -75,14 +101,30 @@ def test_bad_requests_get_a_clear_400(serve, body, needle):
 
 def test_other_paths_sizes_and_keys(serve):
   url = serve(api_key='right')
-  assert requests.get(f'{url}/nothing', headers={'Authorization': 'Bearer right'}, timeout=5).status_code == 404
+  assert (
+    requests.get(f'{url}/nothing', headers={'Authorization': 'Bearer right'}, timeout=5).status_code
+    == 404
+  )
   assert _ask(url).status_code == 401
-  assert requests.get(f'{url}/models', headers={'Authorization': 'Bearer wrong'}, timeout=5).status_code == 401
-  assert requests.post(f'{url}/chat/completions', json={'messages': _messages()}, headers={'Authorization': 'Bearer right'}, timeout=5).status_code == 200
+  assert (
+    requests.get(f'{url}/models', headers={'Authorization': 'Bearer wrong'}, timeout=5).status_code
+    == 401
+  )
+  assert (
+    requests.post(
+      f'{url}/chat/completions',
+      json={'messages': _messages()},
+      headers={'Authorization': 'Bearer right'},
+      timeout=5,
+    ).status_code
+    == 200
+  )
   assert requests.post(f'{url}/other', data=b'{}', timeout=5).status_code == 404
   host, port = url.split('/')[2].split(':')
   with socket.create_connection((host, int(port)), timeout=5) as raw:
-    raw.sendall(f'POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY_BYTES + 1}\r\n\r\n'.encode())
+    raw.sendall(
+      f'POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY_BYTES + 1}\r\n\r\n'.encode()
+    )
     assert b' 413 ' in raw.recv(200)
 
 
@@ -132,20 +174,29 @@ def test_faults_are_mixed_repeatable_and_pass_on_retry(serve):
   response = None
   for index in range(60):
     if outcomes[index] == 429:
-      response = requests.post(f'{serve(fault_rate=0.5, seed=1)}/chat/completions', data=json.dumps({'messages': _messages(f'line {index} of the talk'), 'seed': index}), timeout=5)
+      response = requests.post(
+        f'{serve(fault_rate=0.5, seed=1)}/chat/completions',
+        data=json.dumps({'messages': _messages(f'line {index} of the talk'), 'seed': index}),
+        timeout=5,
+      )
       break
   assert response is not None and 'Retry-After' in response.headers
 
 
 def test_latency_has_the_mean_that_was_asked_for():
-  delays = [Faults(seed=0, latency_secs=0.2, fault_rate=0.0).draw(str(index).encode())[0] for index in range(4000)]
+  delays = [
+    Faults(seed=0, latency_secs=0.2, fault_rate=0.0).draw(str(index).encode())[0]
+    for index in range(4000)
+  ]
   assert sum(delays) / len(delays) == pytest.approx(0.2, rel=0.05)  # Standard error about 1 %.
   assert len(set(delays)) > 3900
 
 
 def test_running_server_in_its_own_process():
   with running_server(seed=5) as url:
-    assert _ask(url).json()['choices'][0]['message']['content'] == EmbeddedSimulator(5).answer(_messages(), 1)
+    assert _ask(url).json()['choices'][0]['message']['content'] == EmbeddedSimulator(5).answer(
+      _messages(), 1
+    )
   with pytest.raises(requests.exceptions.ConnectionError):
     requests.get(f'{url}/models', timeout=2)
 
@@ -185,11 +236,23 @@ def _accepts(url):
 
 
 def _command(*arguments):
-  return subprocess.run([sys.executable, '-m', 'eijax.simulator', *arguments], capture_output=True, text=True, timeout=60, check=False)
+  return subprocess.run(
+    [sys.executable, '-m', 'eijax.simulator', *arguments],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
 
 
-@pytest.mark.parametrize('arguments, status, needle', [
-    (('--fault_rate=2',), 2, 'must lie in 0..1'), (('--latency_secs=-1',), 2, 'at least 0'), (('extra',), 2, 'unexpected argument')])
+@pytest.mark.parametrize(
+  'arguments, status, needle',
+  [
+    (('--fault_rate=2',), 2, 'must lie in 0..1'),
+    (('--latency_secs=-1',), 2, 'at least 0'),
+    (('extra',), 2, 'unexpected argument'),
+  ],
+)
 def test_bad_flags_exit_2_with_one_line(arguments, status, needle):
   result = _command(*arguments)
   assert result.returncode == status and needle in result.stderr
@@ -201,9 +264,18 @@ def test_a_taken_port_exits_1_with_one_line():
     taken.bind(('127.0.0.1', 0))
     taken.listen()
     result = _command(f'--port={taken.getsockname()[1]}')
-  assert result.returncode == 1 and 'cannot be opened' in result.stderr and result.stderr.count('\n') == 1
+  assert (
+    result.returncode == 1
+    and 'cannot be opened' in result.stderr
+    and result.stderr.count('\n') == 1
+  )
 
 
 def test_importing_the_simulator_is_light():
   code = 'import sys, eijax.simulator.server; print(sorted({"jax", "flax", "matplotlib", "numpy", "scipy"} & set(sys.modules)))'
-  assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, timeout=60).stdout.strip() == '[]'
+  assert (
+    subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+    == '[]'
+  )

@@ -55,7 +55,9 @@ def _fill(template: str, **slots: str) -> str:
 def _open_clauses(episode: Episode) -> list[str]:
   """Facts of the own sheet that have not been said yet."""
   told = ' '.join(_said(episode)).lower()
-  return [clause for clause in sheet_facts.clauses(episode.scenario) if clause[1:].lower() not in told]
+  return [
+    clause for clause in sheet_facts.clauses(episode.scenario) if clause[1:].lower() not in told
+  ]
 
 
 def _user_line(episode: Episode) -> str:
@@ -71,10 +73,24 @@ def _detail(episode: Episode) -> str:
     for start in range(len(run)):
       for end in range(start + 2, min(start + MAX_DETAIL_WORDS, len(run)) + 1):
         score = sum(telling[start:end])
-        inside = all(flag or word.lower() in _LINKS for flag, word in zip(telling[start:end], run[start:end]))
-        if inside and telling[end - 1] and score > best_score and (telling[start] or run[start].lower() in ('my', 'the', 'a', 'an')):
-          best, best_score = ' '.join({'my': 'your'}.get(word.lower(), word) for word in run[start:end]), score
-  return best[:1].lower() + best[1:] if best.split()[:1] and best.split()[0].lower() in words.FUNCTION_WORDS else best
+        inside = all(
+          flag or word.lower() in _LINKS for flag, word in zip(telling[start:end], run[start:end])
+        )
+        if (
+          inside
+          and telling[end - 1]
+          and score > best_score
+          and (telling[start] or run[start].lower() in ('my', 'the', 'a', 'an'))
+        ):
+          best, best_score = (
+            ' '.join({'my': 'your'}.get(word.lower(), word) for word in run[start:end]),
+            score,
+          )
+  return (
+    best[:1].lower() + best[1:]
+    if best.split()[:1] and best.split()[0].lower() in words.FUNCTION_WORDS
+    else best
+  )
 
 
 def _decent(episode: Episode, rng: random.Random) -> str:
@@ -91,10 +107,10 @@ def _decent(episode: Episode, rng: random.Random) -> str:
 def _order(scene: str) -> tuple[str, ...]:
   """Kinds of moves, in the order in which a skilled person makes them."""
   return {
-      'support': ('soothes', 'fact', 'soothes', 'needs', 'soothes', 'needs', 'soothes', 'needs'),
-      'defense': ('way_out', 'soothes', 'needs', 'way_out', 'soothes', 'needs', 'soothes', 'way_out'),
-      'repair': ('act', 'effect', 'amends', 'soothes', 'needs', 'amends', 'soothes', 'needs'),
-      'charm': ('fact', 'soothes', 'fact', 'needs', 'soothes', 'needs', 'soothes', 'fact'),
+    'support': ('soothes', 'fact', 'soothes', 'needs', 'soothes', 'needs', 'soothes', 'needs'),
+    'defense': ('way_out', 'soothes', 'needs', 'way_out', 'soothes', 'needs', 'soothes', 'way_out'),
+    'repair': ('act', 'effect', 'amends', 'soothes', 'needs', 'amends', 'soothes', 'needs'),
+    'charm': ('fact', 'soothes', 'fact', 'needs', 'soothes', 'needs', 'soothes', 'fact'),
   }[scene]
 
 
@@ -107,9 +123,15 @@ def _skilled(episode: Episode, rng: random.Random) -> str:
   if appraisal is None or kind == 'fact':
     return _skilled_sheet(episode, rng)
   items = getattr(appraisal, kind)
-  cues = [(item, cue) for item in (items if isinstance(items, tuple) else (items,)) for cue in item.cues]
+  cues = [
+    (item, cue) for item in (items if isinstance(items, tuple) else (items,)) for cue in item.cues
+  ]
   told = frozenset(words.stems(' '.join(_said(episode))))
-  fresh = [(item, cue) for item, cue in cues if not any(set(words.stems(other)) <= told for other in item.cues)]
+  fresh = [
+    (item, cue)
+    for item, cue in cues
+    if not any(set(words.stems(other)) <= told for other in item.cues)
+  ]
   if not fresh:
     fresh = [(item, cue) for item, cue in cues if not set(words.stems(cue)) <= told] or cues
   _, cue = rng.choice(fresh)
@@ -124,7 +146,10 @@ def _skilled_sheet(episode: Episode, rng: random.Random) -> str:
   """The best that can be said from the own sheet alone: two moves, one of them specific to the scene."""
   scene = episode.scenario.scene
   clauses = _open_clauses(episode) or list(sheet_facts.clauses(episode.scenario))
-  return _fill(_fresh(lines.SKILLED_OPEN[scene] + lines.DECENT[scene], _said(episode), rng), fact=rng.choice(clauses))
+  return _fill(
+    _fresh(lines.SKILLED_OPEN[scene] + lines.DECENT[scene], _said(episode), rng),
+    fact=rng.choice(clauses),
+  )
 
 
 def _polite(episode: Episode, rng: random.Random) -> str:
@@ -137,14 +162,24 @@ def _yielder(episode: Episode, rng: random.Random) -> str:
   if scenario.scene != 'defense':
     return _fresh(lines.YIELDER['any'], _said(episode), rng)
   # Only the words for giving in are taken from the appraisal, so that it yields the right thing.
-  given = scenario.appraisal.yields.cues if scenario.appraisal and scenario.appraisal.yields else lines.YIELD_PLAIN
+  given = (
+    scenario.appraisal.yields.cues
+    if scenario.appraisal and scenario.appraisal.yields
+    else lines.YIELD_PLAIN
+  )
   chosen = rng.choice(given)
-  return _fill(_fresh(lines.YIELDER['defense'], _said(episode), rng), **{'yield': chosen[:1].upper() + chosen[1:]})
+  return _fill(
+    _fresh(lines.YIELDER['defense'], _said(episode), rng),
+    **{'yield': chosen[:1].upper() + chosen[1:]},
+  )
 
 
 def _fact_bag(episode: Episode, rng: random.Random) -> str:
   """All facts of the sheet as keywords, shuffled anew each time."""
-  bag = [re.split(r'[,;:]', bullet)[0] for bullet in sheet_facts.bullets(episode.scenario.defender_prompt)]
+  bag = [
+    re.split(r'[,;:]', bullet)[0]
+    for bullet in sheet_facts.bullets(episode.scenario.defender_prompt)
+  ]
   rng.shuffle(bag)
   return ', '.join(bag) + '.'
 
@@ -154,21 +189,38 @@ def _from(pool: Sequence[str]) -> Callable[[Episode, random.Random], str]:
 
 
 PANEL = {
-    defender.name: defender for defender in (
-        ScriptedDefender(name='skilled', about='meets this person: facts, needs, acts (reads the appraisal)', reply_fn=_skilled),
-        ScriptedDefender(name='decent', about='one fact of the own sheet in a small human line', reply_fn=_decent),
-        ScriptedDefender(name='polite_generic', about='a polite assistant that could talk to anyone', reply_fn=_polite),
-        ScriptedDefender(name='over_apologiser', about='sorry, again and again', reply_fn=_from(lines.OVER_APOLOGISER)),
-        ScriptedDefender(name='lecturer', about='explains life', reply_fn=_from(lines.LECTURER)),
-        ScriptedDefender(name='list_maker', about='first, second, third', reply_fn=_from(lines.LIST_MAKER)),
-        ScriptedDefender(name='yielder', about='gives in to everything', reply_fn=_yielder),
-        ScriptedDefender(name='hostile', about='insults and threats', reply_fn=_from(lines.HOSTILE)),
-        ScriptedDefender(name='silent', about='says nothing', reply_fn=_from(lines.SILENT)),
-        ScriptedDefender(name='fact_bag', about='all facts of the sheet as keywords', reply_fn=_fact_bag),
-    )
+  defender.name: defender
+  for defender in (
+    ScriptedDefender(
+      name='skilled',
+      about='meets this person: facts, needs, acts (reads the appraisal)',
+      reply_fn=_skilled,
+    ),
+    ScriptedDefender(
+      name='decent', about='one fact of the own sheet in a small human line', reply_fn=_decent
+    ),
+    ScriptedDefender(
+      name='polite_generic', about='a polite assistant that could talk to anyone', reply_fn=_polite
+    ),
+    ScriptedDefender(
+      name='over_apologiser', about='sorry, again and again', reply_fn=_from(lines.OVER_APOLOGISER)
+    ),
+    ScriptedDefender(name='lecturer', about='explains life', reply_fn=_from(lines.LECTURER)),
+    ScriptedDefender(
+      name='list_maker', about='first, second, third', reply_fn=_from(lines.LIST_MAKER)
+    ),
+    ScriptedDefender(name='yielder', about='gives in to everything', reply_fn=_yielder),
+    ScriptedDefender(name='hostile', about='insults and threats', reply_fn=_from(lines.HOSTILE)),
+    ScriptedDefender(name='silent', about='says nothing', reply_fn=_from(lines.SILENT)),
+    ScriptedDefender(
+      name='fact_bag', about='all facts of the sheet as keywords', reply_fn=_fact_bag
+    ),
+  )
 }
 # Beside the panel: the best that the own sheet allows, for replies that a policy could have said.
-SKILLED_SHEET = ScriptedDefender(name='skilled_sheet', about='two moves from the own sheet', reply_fn=_skilled_sheet)
+SKILLED_SHEET = ScriptedDefender(
+  name='skilled_sheet', about='two moves from the own sheet', reply_fn=_skilled_sheet
+)
 
 
 def get(name: str) -> ScriptedDefender:

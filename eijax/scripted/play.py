@@ -15,7 +15,9 @@ from eijax.simulator.answers import parse_answer
 Answer = Callable[[list[dict[str, str]], int], str]
 
 
-def play(scenario: Scenario, defender: ScriptedDefender, answer: Answer, *, seed: int, max_rounds: int = 8) -> Episode:
+def play(
+  scenario: Scenario, defender: ScriptedDefender, answer: Answer, *, seed: int, max_rounds: int = 8
+) -> Episode:
   """Return the finished talk; a pure function of its arguments where `answer` is one."""
   episode = protocol.start(scenario, max_rounds=max_rounds, seed=seed)
   rng = random.Random(f'{seed}|{scenario.id}|{defender.name}')

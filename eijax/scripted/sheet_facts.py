@@ -5,12 +5,24 @@ import re
 
 from eijax.scenarios.record import Scenario
 
-_NUMBERS = frozenset('one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen twenty thirty forty fifty hundred half'.split())
+_NUMBERS = frozenset(
+  'one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen twenty thirty forty fifty hundred half'.split()
+)
 _NO_ARTICLE = frozenset(
-    'a an the my your his her their our its this that these those he she they it we i you no nobody nothing everyone somebody both all every each some most only '
-    'monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september october november december '
-    'in on at by for from with to of after before since until last next yesterday today tonight tomorrow when where page room table word there own'.split())
-_IRREGULAR = {'is': 'are', 'was': 'were', 'has': 'have', 'does': 'do', "isn't": "aren't", "wasn't": "weren't", "hasn't": "haven't", "doesn't": "don't"}
+  'a an the my your his her their our its this that these those he she they it we i you no nobody nothing everyone somebody both all every each some most only '
+  'monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september october november december '
+  'in on at by for from with to of after before since until last next yesterday today tonight tomorrow when where page room table word there own'.split()
+)
+_IRREGULAR = {
+  'is': 'are',
+  'was': 'were',
+  'has': 'have',
+  'does': 'do',
+  "isn't": "aren't",
+  "wasn't": "weren't",
+  "hasn't": "haven't",
+  "doesn't": "don't",
+}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -29,7 +41,9 @@ def _clauses(sheet: str, persona: str) -> tuple[str, ...]:
   name = _user_name(persona)
   names = _names(sheet) | _names(persona)
   pronoun = _user_pronoun(sheet)
-  return tuple(_lower_start(_to_user(_to_me(bullet), name, pronoun, names), names) for bullet in bullets(sheet))
+  return tuple(
+    _lower_start(_to_user(_to_me(bullet), name, pronoun, names), names) for bullet in bullets(sheet)
+  )
 
 
 def _user_name(persona: str) -> str:
@@ -46,7 +60,10 @@ def _names(text: str) -> set[str]:
 def _user_pronoun(sheet: str) -> str:
   """'he' or 'she', whichever the sheet uses of the user in its first sections."""
   head = sheet.split('### Known facts')[0]
-  counts = {word: len(re.findall(rf'\b(?:{forms})\b', head, re.I)) for word, forms in (('she', 'she|her|hers'), ('he', 'he|his|him'))}
+  counts = {
+    word: len(re.findall(rf'\b(?:{forms})\b', head, re.I))
+    for word, forms in (('she', 'she|her|hers'), ('he', 'he|his|him'))
+  }
   return max(counts, key=counts.get) if any(counts.values()) else ''
 
 
@@ -56,9 +73,20 @@ def _to_me(text: str) -> str:
   for index in range(0, len(parts), 2):
     part = parts[index]
     for pattern, replacement in (
-        (r'\byou are\b', 'I am'), (r'\byou were\b', 'I was'), (r"\byou're\b", "I'm"), (r"\byou've\b", "I've"),
-        (r'\b(to|for|with|at|from|about|of|by|without|behind|beside|than|told|asked|gave|left|drove|paid|sent|showed|lent|called|beat|hates|gives|tells|taught|let|lets|offered|promised|cost|shows|made|helped|wrote|asks|takes|brought|owes|saw|heard|needs|wants|lends|knows) you\b', r'\1 me'),
-        (r'\byou\b(?=\s*(?:[.,;:]|$))', 'me'), (r'\byou\b', 'I'), (r'\byours\b', 'mine'), (r'\byourself\b', 'myself'), (r'\byour\b', 'my')):
+      (r'\byou are\b', 'I am'),
+      (r'\byou were\b', 'I was'),
+      (r"\byou're\b", "I'm"),
+      (r"\byou've\b", "I've"),
+      (
+        r'\b(to|for|with|at|from|about|of|by|without|behind|beside|than|told|asked|gave|left|drove|paid|sent|showed|lent|called|beat|hates|gives|tells|taught|let|lets|offered|promised|cost|shows|made|helped|wrote|asks|takes|brought|owes|saw|heard|needs|wants|lends|knows) you\b',
+        r'\1 me',
+      ),
+      (r'\byou\b(?=\s*(?:[.,;:]|$))', 'me'),
+      (r'\byou\b', 'I'),
+      (r'\byours\b', 'mine'),
+      (r'\byourself\b', 'myself'),
+      (r'\byour\b', 'my'),
+    ):
       part = re.sub(pattern, replacement, part, flags=re.I)
     parts[index] = part
   return ''.join(parts)
@@ -79,14 +107,23 @@ def _to_user(text: str, name: str, pronoun: str, names: set[str]) -> str:
       part = re.sub(r'\bshe\b', 'you', part, flags=re.I)
       part = re.sub(r'\bhers\b', 'yours', part)
       part = re.sub(r'\bherself\b', 'yourself', part)
-      part = re.sub(r'\bher(?= \w)(?! (?:and|to|in|at|on|for|with|a|the|before|after|when|that|about|from|off|away|since)\b)', 'your', part, flags=re.I)
+      part = re.sub(
+        r'\bher(?= \w)(?! (?:and|to|in|at|on|for|with|a|the|before|after|when|that|about|from|off|away|since)\b)',
+        'your',
+        part,
+        flags=re.I,
+      )
       part = re.sub(r'\bher\b', 'you', part, flags=re.I)
     elif pronoun == 'he' and not (others and re.match(r'\w+', text).group() in others):
       part = re.sub(r'\bhe\b', 'you', part, flags=re.I)
       part = re.sub(r'\bhis\b', 'your', part, flags=re.I)
       part = re.sub(r'\bhim\b', 'you', part, flags=re.I)
       part = re.sub(r'\bhimself\b', 'yourself', part)
-    part = re.sub(r"\byou (is|was|has|does|isn't|wasn't|hasn't|doesn't)\b", lambda m: 'you ' + _IRREGULAR[m.group(1)], part)
+    part = re.sub(
+      r"\byou (is|was|has|does|isn't|wasn't|hasn't|doesn't)\b",
+      lambda m: 'you ' + _IRREGULAR[m.group(1)],
+      part,
+    )
     part = re.sub(r'\byou ([a-z]{2,}[^s\W])s\b(?=\s|$)', r'you \1', part)
     parts[index] = part
   return ''.join(parts)
@@ -104,7 +141,19 @@ def _lower_start(text: str, names: set[str]) -> str:
     return text
   lowered = text[:1].lower() + text[1:]
   plain = word.lower().split("'")[0].split('’')[0]
-  if plain in _NO_ARTICLE or plain in _NUMBERS or plain[0].isdigit() or plain.endswith(('ing', 'ly', 'ed')):
-    return lowered if plain not in ('monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday') and plain not in (
-        'january february march april may june july august september october november december'.split()) else text
+  if (
+    plain in _NO_ARTICLE
+    or plain in _NUMBERS
+    or plain[0].isdigit()
+    or plain.endswith(('ing', 'ly', 'ed'))
+  ):
+    return (
+      lowered
+      if plain not in ('monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday')
+      and plain
+      not in (
+        'january february march april may june july august september october november december'.split()
+      )
+      else text
+    )
   return f'the {lowered}'

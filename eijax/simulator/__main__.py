@@ -7,12 +7,21 @@ from absl import app, flags
 from eijax.errors import EijaxError, SimulatorError, UsageError
 from eijax.simulator import server as server_lib
 
-_PORT = flags.DEFINE_integer('port', 8765, 'TCP port on loopback; 0 takes a free one.', lower_bound=0, upper_bound=65535)
+_PORT = flags.DEFINE_integer(
+  'port', 8765, 'TCP port on loopback; 0 takes a free one.', lower_bound=0, upper_bound=65535
+)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of noise and wording.')
-_LATENCY_SECS = flags.DEFINE_float('latency_secs', 0.0, 'Mean of an added log-normal delay, in seconds.')
+_LATENCY_SECS = flags.DEFINE_float(
+  'latency_secs', 0.0, 'Mean of an added log-normal delay, in seconds.'
+)
 _FAULT_RATE = flags.DEFINE_float(
-    'fault_rate', 0.0, 'Share of requests (0..1) that fail: 429, 500, connection reset, broken body, broken answer.')
-_FOLLOW_PARENT = flags.DEFINE_bool('follow_parent', False, 'Exit when stdin closes or the parent process ends.')
+  'fault_rate',
+  0.0,
+  'Share of requests (0..1) that fail: 429, 500, connection reset, broken body, broken answer.',
+)
+_FOLLOW_PARENT = flags.DEFINE_bool(
+  'follow_parent', False, 'Exit when stdin closes or the parent process ends.'
+)
 
 
 def main(argv: list[str]) -> None:
@@ -32,9 +41,15 @@ def _run(argv: list[str]) -> None:
     raise UsageError(f'--fault_rate={_FAULT_RATE.value} must lie in 0..1')
   try:
     server = server_lib.SimulatorServer(
-        port=_PORT.value, seed=_SEED.value, latency_secs=_LATENCY_SECS.value, fault_rate=_FAULT_RATE.value)
+      port=_PORT.value,
+      seed=_SEED.value,
+      latency_secs=_LATENCY_SECS.value,
+      fault_rate=_FAULT_RATE.value,
+    )
   except OSError as error:
-    raise SimulatorError(f'--port={_PORT.value} cannot be opened on 127.0.0.1 ({error.strerror}); use another one, or 0 for any') from error
+    raise SimulatorError(
+      f'--port={_PORT.value} cannot be opened on 127.0.0.1 ({error.strerror}); use another one, or 0 for any'
+    ) from error
   server_lib.serve_until_stopped(server, follow_parent=_FOLLOW_PARENT.value)
 
 

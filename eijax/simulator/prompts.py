@@ -29,17 +29,17 @@ LANGUAGES = ('en', 'zh')
 
 # Section tag -> heading per language, in the order of the prompt.
 SECTIONS = {
-    'facts': ('### What happened', '### 发生了什么'),
-    'needs': ('### What you want and do not say', '### 你想要而没有说出口的'),
-    'soothes': ('### What softens you', '### 什么让你软下来'),
-    'inflames': ('### What hardens you', '### 什么让你更硬'),
-    'boundary': ('### What you demand and must not simply be given', '### 你索要而对方不该给的'),
-    'holds': ('### How it sounds when they keep it', '### 对方守住时的说法'),
-    'yields': ('### How it sounds when they give it away', '### 对方让步时的说法'),
-    'way_out': ('### The way out that leaves you your face', '### 给你台阶的出路'),
-    'act': ('### What they did', '### 对方做了什么'),
-    'effect': ('### What it cost you', '### 让你付出了什么'),
-    'amends': ('### What would count as amends', '### 什么才算弥补'),
+  'facts': ('### What happened', '### 发生了什么'),
+  'needs': ('### What you want and do not say', '### 你想要而没有说出口的'),
+  'soothes': ('### What softens you', '### 什么让你软下来'),
+  'inflames': ('### What hardens you', '### 什么让你更硬'),
+  'boundary': ('### What you demand and must not simply be given', '### 你索要而对方不该给的'),
+  'holds': ('### How it sounds when they keep it', '### 对方守住时的说法'),
+  'yields': ('### How it sounds when they give it away', '### 对方让步时的说法'),
+  'way_out': ('### The way out that leaves you your face', '### 给你台阶的出路'),
+  'act': ('### What they did', '### 对方做了什么'),
+  'effect': ('### What it cost you', '### 让你付出了什么'),
+  'amends': ('### What would count as amends', '### 什么才算弥补'),
 }
 _LIST_SECTIONS = ('facts', 'needs', 'soothes', 'inflames')
 
@@ -94,25 +94,40 @@ def request_of(episode: Episode, reply: Reply) -> ParsedRequest:
       history.append(Said(speaker='private', round=number, text=_reflection_text(turn.reflection)))
     history.append(Said(speaker='you', round=number, text=turn.simulator))
   return ParsedRequest(
-      language=scenario.language, scene=scenario.scene, persona=scenario.aggressor_prompt,
-      anger=episode.state.anger, trust=episode.state.trust,
-      round=len(episode.turns) + 1, max_rounds=episode.max_rounds,
-      appraisal=scenario.appraisal, history=tuple(history), last_line=reply.visible)
+    language=scenario.language,
+    scene=scenario.scene,
+    persona=scenario.aggressor_prompt,
+    anger=episode.state.anger,
+    trust=episode.state.trust,
+    round=len(episode.turns) + 1,
+    max_rounds=episode.max_rounds,
+    appraisal=scenario.appraisal,
+    history=tuple(history),
+    last_line=reply.visible,
+  )
 
 
 def render_request(request: ParsedRequest) -> list[dict[str, str]]:
   """Return the [system, user] messages of a request."""
   system = _template(f'system_{request.language}.j2').render(
-      persona=_escape(request.persona), scene=request.scene,
-      anger=request.anger, trust=request.trust, round=request.round, max_rounds=request.max_rounds,
-      meaning=mood.MEANING[request.language][request.scene],
-      anger_bands=mood.band_lines(request.language, request.scene, 'anger', request.anger),
-      trust_bands=mood.band_lines(request.language, request.scene, 'trust', request.trust),
-      sections=_sections(request.appraisal, request.language))
+    persona=_escape(request.persona),
+    scene=request.scene,
+    anger=request.anger,
+    trust=request.trust,
+    round=request.round,
+    max_rounds=request.max_rounds,
+    meaning=mood.MEANING[request.language][request.scene],
+    anger_bands=mood.band_lines(request.language, request.scene, 'anger', request.anger),
+    trust_bands=mood.band_lines(request.language, request.scene, 'trust', request.trust),
+    sections=_sections(request.appraisal, request.language),
+  )
   user = _template(f'user_{request.language}.j2').render(
-      history=[f'<{said.speaker} round="{said.round}">{_escape(said.text)}</{said.speaker}>'
-               for said in request.history],
-      last_line=_escape(request.last_line))
+    history=[
+      f'<{said.speaker} round="{said.round}">{_escape(said.text)}</{said.speaker}>'
+      for said in request.history
+    ],
+    last_line=_escape(request.last_line),
+  )
   return [{'role': 'system', 'content': system}, {'role': 'user', 'content': user}]
 
 
@@ -130,16 +145,27 @@ def parse(messages: Sequence[Mapping[str, object]]) -> ParsedRequest:
   talk = re.search(r'<talk>\n(.*?)</talk>', user, re.S)
   now = re.search(r'<they_now>\n(.*?)\n</they_now>', user, re.S)
   if not talk or not now:
-    raise PromptError('the user message has no <talk> or <they_now> section; send the messages of eijax.simulator.prompts')
+    raise PromptError(
+      'the user message has no <talk> or <they_now> section; send the messages of eijax.simulator.prompts'
+    )
   history = tuple(
-      Said(speaker=speaker, round=int(number), text=_unescape(text))
-      for speaker, number, text in re.findall(
-          r'<(you|they|private) round="(\d+)">(.*?)</\1>', talk.group(1), re.S))
+    Said(speaker=speaker, round=int(number), text=_unescape(text))
+    for speaker, number, text in re.findall(
+      r'<(you|they|private) round="(\d+)">(.*?)</\1>', talk.group(1), re.S
+    )
+  )
   return ParsedRequest(
-      language=state['language'], scene=state['scene'], persona=persona,
-      anger=int(state['anger']), trust=int(state['trust']), round=int(state['round']),
-      max_rounds=int(state['rounds']), appraisal=appraisal, history=history,
-      last_line=_unescape(now.group(1)))
+    language=state['language'],
+    scene=state['scene'],
+    persona=persona,
+    anger=int(state['anger']),
+    trust=int(state['trust']),
+    round=int(state['round']),
+    max_rounds=int(state['rounds']),
+    appraisal=appraisal,
+    history=history,
+    last_line=_unescape(now.group(1)),
+  )
 
 
 def _reflection_text(reflection: object) -> str:
@@ -149,8 +175,12 @@ def _reflection_text(reflection: object) -> str:
 @functools.cache
 def _template(name: str) -> jinja2.Template:
   environment = jinja2.Environment(
-      loader=jinja2.PackageLoader('eijax.simulator', 'templates'), trim_blocks=True,
-      undefined=jinja2.StrictUndefined, keep_trailing_newline=False, autoescape=False)
+    loader=jinja2.PackageLoader('eijax.simulator', 'templates'),
+    trim_blocks=True,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=False,
+    autoescape=False,
+  )
   return environment.get_template(name)
 
 
@@ -187,9 +217,16 @@ def _sections(appraisal: Appraisal | None, language: str) -> tuple:
     if value is None:
       continue
     items = value if name in _LIST_SECTIONS else (value,)
-    sections.append((name, headings[LANGUAGES.index(language)], tuple(
-        {'text': _escape_item(item.text), 'cues': ' / '.join(map(_escape_item, item.cues))}
-        for item in items)))
+    sections.append(
+      (
+        name,
+        headings[LANGUAGES.index(language)],
+        tuple(
+          {'text': _escape_item(item.text), 'cues': ' / '.join(map(_escape_item, item.cues))}
+          for item in items
+        ),
+      )
+    )
   return tuple(sections)
 
 
@@ -198,15 +235,20 @@ def _parse_static(head: str, lists: str) -> tuple[str, Appraisal | None]:
   """Parse persona and appraisal, the parts that stay the same over a talk."""
   persona = re.search(r'<persona>\n(.*)\n</persona>', head, re.S)
   if not persona:
-    raise PromptError('the system message has no <persona> section; send the messages of eijax.simulator.prompts')
+    raise PromptError(
+      'the system message has no <persona> section; send the messages of eijax.simulator.prompts'
+    )
   parts = {}
   for name, body in re.findall(r'<(\w+)>\n(.*?)</\1>', lists, re.S):
     if name not in SECTIONS:
       continue
     items = tuple(
-        Cue(text=_unescape_item(text),
-            cues=tuple(map(_unescape_item, cues.split(' / '))) if cues else ())
-        for text, cues in re.findall(r'^- (.*)\n  = (.*)$', body, re.M))
+      Cue(
+        text=_unescape_item(text),
+        cues=tuple(map(_unescape_item, cues.split(' / '))) if cues else (),
+      )
+      for text, cues in re.findall(r'^- (.*)\n  = (.*)$', body, re.M)
+    )
     parts[name] = items if name in _LIST_SECTIONS else items[0]
   if not parts:
     return _unescape(persona.group(1)), None
@@ -218,7 +260,9 @@ def _parse_static(head: str, lists: str) -> tuple[str, Appraisal | None]:
 def _parse_system(system: str) -> tuple[str, dict[str, str], Appraisal | None]:
   tag = re.search(r'<state [^>]*/>', system)
   if not tag:
-    raise PromptError('the system message has no <state .../> line; send the messages of eijax.simulator.prompts')
+    raise PromptError(
+      'the system message has no <state .../> line; send the messages of eijax.simulator.prompts'
+    )
   state = dict(re.findall(r'(\w+)="([^"]*)"', tag.group()))
   for name in ('anger', 'trust', 'round', 'rounds'):
     if not state.get(name, '').isdecimal():
@@ -226,10 +270,12 @@ def _parse_system(system: str) -> tuple[str, dict[str, str], Appraisal | None]:
   if state.get('scene') not in SCENES:
     raise PromptError(f'<state scene={state.get("scene")!r}> must be one of {", ".join(SCENES)}')
   if state.get('language') not in LANGUAGES:
-    raise PromptError(f'<state language={state.get("language")!r}> must be one of {", ".join(LANGUAGES)}')
+    raise PromptError(
+      f'<state language={state.get("language")!r}> must be one of {", ".join(LANGUAGES)}'
+    )
   start = system.find('\n## 3. ', tag.end())
-  lists = system[start:system.find('\n## 4. ', start)] if start >= 0 else ''
-  persona, appraisal = _parse_static(system[:tag.start()], lists)
+  lists = system[start : system.find('\n## 4. ', start)] if start >= 0 else ''
+  persona, appraisal = _parse_static(system[: tag.start()], lists)
   return persona, state, appraisal
 
 

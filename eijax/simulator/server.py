@@ -73,9 +73,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     elif not self._authorised():
       self._error(401, 'wrong or missing API key')
     elif self.path.rstrip('/') == '/v1/models':
-      self._send(200, {'object': 'list', 'data': [{'id': MODEL, 'object': 'model', 'owned_by': 'eijax'}]})
+      self._send(
+        200, {'object': 'list', 'data': [{'id': MODEL, 'object': 'model', 'owned_by': 'eijax'}]}
+      )
     else:
-      self._error(404, f'no such path: {self.path}; there are GET /v1/models, GET /healthz and POST /v1/chat/completions')
+      self._error(
+        404,
+        f'no such path: {self.path}; there are GET /v1/models, GET /healthz and POST /v1/chat/completions',
+      )
 
   def do_POST(self) -> None:
     body = self._body()
@@ -98,7 +103,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     try:
       request = json.loads(body)
       messages = request['messages']
-      if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+      if not isinstance(messages, list) or not all(
+        isinstance(message, dict) for message in messages
+      ):
         raise TypeError('messages must be a list of objects')
       if request.get('stream'):
         raise TypeError('stream=true is not served; ask without it')
@@ -114,13 +121,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._error(400, f'not a chat completion request: {reason}')
       return
     if broken:
-      text = text[:len(text) * 2 // 5]
+      text = text[: len(text) * 2 // 5]
     size = sum(len(str(message.get('content', ''))) for message in messages) // 4
-    self._send(200, {
-        'id': f'chatcmpl-{hashlib.blake2b(body, digest_size=8).hexdigest()}', 'object': 'chat.completion',
-        'created': int(time.time()), 'model': request.get('model', MODEL),
-        'choices': [{'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop'}],
-        'usage': {'prompt_tokens': size, 'completion_tokens': len(text) // 4, 'total_tokens': size + len(text) // 4}})
+    self._send(
+      200,
+      {
+        'id': f'chatcmpl-{hashlib.blake2b(body, digest_size=8).hexdigest()}',
+        'object': 'chat.completion',
+        'created': int(time.time()),
+        'model': request.get('model', MODEL),
+        'choices': [
+          {'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop'}
+        ],
+        'usage': {
+          'prompt_tokens': size,
+          'completion_tokens': len(text) // 4,
+          'total_tokens': size + len(text) // 4,
+        },
+      },
+    )
 
   def _fail(self, fault: str) -> bool:
     """Act out a fault; True if the request is finished with it."""
@@ -184,8 +203,16 @@ class SimulatorServer(http.server.ThreadingHTTPServer):
   daemon_threads = True
   request_queue_size = 256
 
-  def __init__(self, *, host: str = '127.0.0.1', port: int = 0, seed: int = 0, latency_secs: float = 0.0,
-               fault_rate: float = 0.0, api_key: str | None = None):
+  def __init__(
+    self,
+    *,
+    host: str = '127.0.0.1',
+    port: int = 0,
+    seed: int = 0,
+    latency_secs: float = 0.0,
+    fault_rate: float = 0.0,
+    api_key: str | None = None,
+  ):
     self.simulator = EmbeddedSimulator(seed)
     self.faults = Faults(seed=seed, latency_secs=latency_secs, fault_rate=fault_rate)
     self.api_key = api_key
@@ -203,6 +230,7 @@ class SimulatorServer(http.server.ThreadingHTTPServer):
 
 def serve_until_stopped(server: SimulatorServer, *, follow_parent: bool = False) -> None:
   """Print the URL and serve until SIGTERM or SIGINT, or until the parent process is gone."""
+
   def stop(*_: object) -> None:
     # shutdown() waits for serve_forever, which runs in this very thread.
     threading.Thread(target=server.shutdown, daemon=True).start()
@@ -229,7 +257,9 @@ def _watch_parent(parent: int) -> None:
 
 
 @contextlib.contextmanager
-def running_server(*, seed: int = 0, latency_secs: float = 0.0, fault_rate: float = 0.0) -> Iterator[str]:
+def running_server(
+  *, seed: int = 0, latency_secs: float = 0.0, fault_rate: float = 0.0
+) -> Iterator[str]:
   """Serve in a process of its own and yield the base URL; it ends with the block or with us.
 
   An own process leaves this one's interpreter lock alone.
@@ -244,22 +274,35 @@ def running_server(*, seed: int = 0, latency_secs: float = 0.0, fault_rate: floa
     process.stop()
 
 
-class start_in_subprocess:  # pylint: disable=invalid-name
-  """Start the server in a child process; `url` is its address, `stop` ends it.
+class SimulatorProcess:
+  """The server in a child process; `url` is its address, `stop` ends it.
 
   The child watches its stdin and its parent, and so dies with us even on SIGKILL.
   """
 
   def __init__(self, *, seed: int = 0, latency_secs: float = 0.0, fault_rate: float = 0.0):
-    command = [sys.executable, '-m', 'eijax.simulator', '--port=0', f'--seed={seed}', '--follow_parent',
-               f'--latency_secs={latency_secs}', f'--fault_rate={fault_rate}']
+    command = [
+      sys.executable,
+      '-m',
+      'eijax.simulator',
+      '--port=0',
+      f'--seed={seed}',
+      '--follow_parent',
+      f'--latency_secs={latency_secs}',
+      f'--fault_rate={fault_rate}',
+    ]
     environment = dict(os.environ)
     # The child must find the same package as we, wherever it is started from.
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment['PYTHONPATH'] = os.pathsep.join(filter(None, (root, environment.get('PYTHONPATH'))))
     # Its own session: a Ctrl-C in the terminal ends the trainer first, then, through stdin, the server.
     self._process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True)
+      command,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env=environment,
+      start_new_session=True,
+    )
     self.url = self._read_url()
 
   @property
@@ -292,6 +335,18 @@ class start_in_subprocess:  # pylint: disable=invalid-name
     if not line.startswith('http'):
       self.stop()
       raise SimulatorError(
-          f'the embedded simulator did not start within {_START_TIMEOUT_SECS:.0f} s (it said {line!r}); '
-          'run `python -m eijax.simulator` by hand to see why')
+        f'the embedded simulator did not start within {_START_TIMEOUT_SECS:.0f} s (it said {line!r}); '
+        'run `python -m eijax.simulator` by hand to see why'
+      )
     return line
+
+
+def start_in_subprocess(
+  *, seed: int = 0, latency_secs: float = 0.0, fault_rate: float = 0.0
+) -> SimulatorProcess:
+  """Start the server in a child process and wait until it serves.
+
+  Raises:
+    SimulatorError: it did not come up.
+  """
+  return SimulatorProcess(seed=seed, latency_secs=latency_secs, fault_rate=fault_rate)

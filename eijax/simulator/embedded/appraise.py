@@ -55,8 +55,19 @@ def judge(request: ParsedRequest, seed_text: str) -> Judgement:
   next_trust = max(0, min(100, request.trust + trust_delta))
   stop, reason = stop_lib.decide(request, sheet, credits, readings, next_anger, next_trust)
   return Judgement(
-      anger_delta=anger_delta, trust_delta=trust_delta, anger_points=anger, trust_points=trust, tier=tier, rule=now.rule, credit=now, credits=tuple(credits),
-      reading=readings[-1], sheet=sheet, stop=stop, stop_reason=reason)
+    anger_delta=anger_delta,
+    trust_delta=trust_delta,
+    anger_points=anger,
+    trust_points=trust,
+    tier=tier,
+    rule=now.rule,
+    credit=now,
+    credits=tuple(credits),
+    reading=readings[-1],
+    sheet=sheet,
+    stop=stop,
+    stop_reason=reason,
+  )
 
 
 def _readings(sheet: Sheet, request: ParsedRequest) -> list[Reading]:
@@ -111,6 +122,9 @@ def _round(points: float, seed_text: str, max_gain: float, max_cost: float) -> i
   if points == 0.0:
     return 0
   digest = hashlib.blake2b(seed_text.encode('utf-8', 'surrogatepass'), digest_size=8).digest()
-  first, second = int.from_bytes(digest[:4], 'big') / 2**32, int.from_bytes(digest[4:], 'big') / 2**32
+  first, second = (
+    int.from_bytes(digest[:4], 'big') / 2**32,
+    int.from_bytes(digest[4:], 'big') / 2**32,
+  )
   value = math.floor(points + _NOISE * (first + second - 1.0) + 0.5)
   return int(max(-max_gain, min(max_cost, value)))

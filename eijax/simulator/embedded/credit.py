@@ -12,33 +12,100 @@ from eijax.simulator.embedded.reading import Reading
 
 # Gain of an item: scene -> kind -> (anger relief, trust). About one small step each.
 GAINS = {
-    'support': {'facts': (1.0, 1.5), 'needs': (2.4, 2.8), 'soothes': (2.4, 2.3), 'commit': (0.5, 1.0)},
-    'defense': {'facts': (0.9, 0.95), 'needs': (2.1, 2.2), 'soothes': (2.0, 1.7), 'commit': (0.7, 1.0),
-                'holds': (0.1, 0.4), 'way_out': (2.2, 2.3)},
-    'repair': {'facts': (0.75, 0.9), 'needs': (2.2, 2.3), 'soothes': (2.0, 2.1), 'commit': (0.9, 1.2),
-               'act': (1.4, 1.8), 'effect': (1.8, 2.0), 'amends': (2.2, 2.6)},
-    'charm': {'facts': (0.5, 1.1), 'needs': (1.4, 2.6), 'soothes': (1.3, 2.3), 'commit': (0.2, 0.8),
-              'view': (0.25, 0.5)},
+  'support': {
+    'facts': (1.0, 1.5),
+    'needs': (2.4, 2.8),
+    'soothes': (2.4, 2.3),
+    'commit': (0.5, 1.0),
+  },
+  'defense': {
+    'facts': (0.8, 0.85),
+    'needs': (2.1, 2.2),
+    'soothes': (2.0, 1.7),
+    'commit': (0.7, 1.0),
+    'holds': (0.1, 0.4),
+    'way_out': (2.1, 2.2),
+  },
+  'repair': {
+    'facts': (0.75, 0.9),
+    'needs': (2.2, 2.3),
+    'soothes': (2.0, 2.1),
+    'commit': (0.9, 1.2),
+    'act': (1.4, 1.8),
+    'effect': (1.8, 2.0),
+    'amends': (2.2, 2.6),
+  },
+  'charm': {
+    'facts': (0.5, 1.1),
+    'needs': (1.4, 2.6),
+    'soothes': (1.3, 2.3),
+    'commit': (0.2, 0.8),
+    'view': (0.25, 0.5),
+  },
 }
 # Cost of a manner: rule -> (anger, trust), small 1..4, medium 5..8, large 8..10.
 COSTS = {
-    'empty': (1.6, 1.9), 'off_topic': (1.2, 1.5), 'garble': (1.1, 1.4), 'canned': (0.15, 0.25), 'structure': (1.0, 1.2),
-    'list': (1.0, 1.15), 'stage_direction': (1.1, 1.4), 'lecture': (0.6, 0.7), 'optimism': (1.0, 1.2),
-    'procedure': (1.0, 0.9), 'counter_blame': (5.0, 5.0), 'threat': (9.0, 8.0), 'hostile': (5.0, 5.0),
-    'press_forgiveness': (1.2, 1.4), 'excuse': (1.1, 1.4), 'diagnosis': (1.2, 1.5), 'compliment': (0.25, 0.4),
-    'interview': (0.25, 0.4), 'overeager': (0.6, 0.7), 'padding': (0.7, 0.9), 'advice': (0.5, 0.6),
-    'forged': (1.6, 2.0), 'parrot': (1.2, 1.5), 'read_back': (2.0, 2.4), 'bag': (2.2, 2.6), 'inflame': (2.8, 2.6),
-    'yields': (1.3, 2.4), 'states_need': (1.1, 1.4), 'long': (1.1, 1.4), 'same_line': (1.2, 1.5), 'empty_apology': (0.35, 0.5),
-    'dull': (0.1, 0.2), 'evasion': (0.1, 0.15), 'questions': (0.3, 0.4),
+  'empty': (1.6, 1.9),
+  'off_topic': (1.2, 1.5),
+  'garble': (1.1, 1.4),
+  'canned': (0.15, 0.25),
+  'structure': (1.0, 1.2),
+  'list': (1.0, 1.15),
+  'stage_direction': (1.1, 1.4),
+  'lecture': (0.6, 0.7),
+  'optimism': (1.0, 1.2),
+  'procedure': (1.0, 0.9),
+  'counter_blame': (5.0, 5.0),
+  'threat': (9.0, 8.0),
+  'hostile': (5.0, 5.0),
+  'press_forgiveness': (1.2, 1.4),
+  'excuse': (1.1, 1.4),
+  'diagnosis': (1.2, 1.5),
+  'compliment': (0.25, 0.4),
+  'interview': (0.25, 0.4),
+  'overeager': (0.6, 0.7),
+  'padding': (0.7, 0.9),
+  'advice': (0.5, 0.6),
+  'forged': (1.6, 2.0),
+  'parrot': (1.2, 1.5),
+  'read_back': (2.0, 2.4),
+  'bag': (2.2, 2.6),
+  'inflame': (2.8, 2.6),
+  'yields': (1.3, 2.4),
+  'states_need': (1.1, 1.4),
+  'long': (1.1, 1.4),
+  'same_line': (1.2, 1.5),
+  'empty_apology': (0.35, 0.5),
+  'dull': (0.1, 0.2),
+  'evasion': (0.1, 0.15),
+  'questions': (0.3, 0.4),
 }
 SCENE_COSTS = {
-    ('repair', 'counter_blame'): (8.5, 9.0), ('repair', 'excuse'): (1.6, 2.0), ('repair', 'empty_apology'): (0.5, 0.7),
-    ('defense', 'counter_blame'): (6.5, 6.0), ('charm', 'compliment'): (0.4, 0.6), ('charm', 'interview'): (0.3, 0.45),
-    ('support', 'empty'): (2.1, 2.4), ('support', 'advice'): (1.0, 1.2), ('charm', 'inflame'): (2.2, 2.4), ('defense', 'canned'): (0.1, 0.15), ('charm', 'canned'): (0.1, 0.2),
-    ('defense', 'lecture'): (0.5, 0.5), ('defense', 'empty_apology'): (0.25, 0.3),
+  ('repair', 'counter_blame'): (8.5, 9.0),
+  ('repair', 'excuse'): (1.6, 2.0),
+  ('repair', 'empty_apology'): (0.5, 0.7),
+  ('defense', 'counter_blame'): (6.5, 6.0),
+  ('charm', 'compliment'): (0.4, 0.6),
+  ('charm', 'interview'): (0.3, 0.45),
+  ('support', 'empty'): (2.1, 2.4),
+  ('support', 'advice'): (1.0, 1.2),
+  ('charm', 'inflame'): (2.2, 2.4),
+  ('defense', 'canned'): (0.1, 0.15),
+  ('charm', 'canned'): (0.1, 0.2),
+  ('defense', 'lecture'): (0.5, 0.5),
+  ('defense', 'empty_apology'): (0.25, 0.3),
 }
 # Manners that wear out: each further use costs this share more.
-WEARING = {'canned': 0.5, 'compliment': 0.8, 'interview': 0.6, 'empty_apology': 0.35, 'questions': 0.5, 'advice': 0.2, 'lecture': 0.2, 'dull': 0.3}
+WEARING = {
+  'canned': 0.5,
+  'compliment': 0.8,
+  'interview': 0.6,
+  'empty_apology': 0.35,
+  'questions': 0.5,
+  'advice': 0.2,
+  'lecture': 0.2,
+  'dull': 0.3,
+}
 SMALL, MEDIUM, LARGE = 0.75, 2.6, 5.5  # Lower ends of the three steps, in points.
 ECHO = (0.5, 0.8)  # Taking up a telling word of the user's last line, in a sentence of one's own.
 ECHO_REPEAT = (1.0, 1.0, 0.6, 0.3)
@@ -90,8 +157,16 @@ def fold(scene: str, readings: Sequence[Reading]) -> list[Credit]:
     frames = sum(_same_frame(reading.skeleton, other.skeleton) for other in earlier)
     anger, trust, earned = _gains(scene, reading, uses)
     factor = FORMULA[min(frames, 3)] * REPEAT[min(repeats, 2)] * _fluency(reading)
-    if reading.flags & {'bag', 'read_back', 'parrot', 'forged', 'empty', 'hostile', 'threat', 'list'} or reading.yields:
-      factor *= 0.0 if reading.flags & {'bag', 'read_back', 'forged', 'empty', 'threat', 'hostile'} or reading.yields else 0.5
+    if (
+      reading.flags & {'bag', 'read_back', 'parrot', 'forged', 'empty', 'hostile', 'threat', 'list'}
+      or reading.yields
+    ):
+      factor *= (
+        0.0
+        if reading.flags & {'bag', 'read_back', 'forged', 'empty', 'threat', 'hostile'}
+        or reading.yields
+        else 0.5
+      )
     anger, trust = anger * factor, trust * factor
     for sentence in reading.sentences:
       for item in sentence.used + sentence.listed:
@@ -109,11 +184,23 @@ def fold(scene: str, readings: Sequence[Reading]) -> list[Credit]:
     for name, _, _ in costs:
       manners[name] = manners.get(name, 0) + 1
     cost = sum(a + t for _, a, t in costs)
-    rule = max(costs, key=lambda entry: entry[1] + entry[2])[0] if costs and cost > anger + trust else (
-        'earned' if tier != 'none' else 'nothing_new')
-    credits.append(Credit(
-        gain_anger=anger, gain_trust=trust, costs=tuple(costs), tier=tier, rule=rule,
-        used=frozenset(earned) if factor else frozenset(), repeats=repeats, flat=tier == 'none' or cost >= anger + trust))
+    rule = (
+      max(costs, key=lambda entry: entry[1] + entry[2])[0]
+      if costs and cost > anger + trust
+      else ('earned' if tier != 'none' else 'nothing_new')
+    )
+    credits.append(
+      Credit(
+        gain_anger=anger,
+        gain_trust=trust,
+        costs=tuple(costs),
+        tier=tier,
+        rule=rule,
+        used=frozenset(earned) if factor else frozenset(),
+        repeats=repeats,
+        flat=tier == 'none' or cost >= anger + trust,
+      )
+    )
   return credits
 
 
@@ -163,19 +250,51 @@ def _gains(scene: str, reading: Reading, uses: dict) -> tuple[float, float, list
 
 
 def _named_act(reading: Reading, uses: dict) -> bool:
-  return any(key[0] == 'act' for key in reading.used) or any(key[0] == 'act' for key in uses if isinstance(key, tuple))
+  return any(key[0] == 'act' for key in reading.used) or any(
+    key[0] == 'act' for key in uses if isinstance(key, tuple)
+  )
 
 
-def _costs(scene, reading, index, repeats, tier, earlier, manners) -> list[tuple[str, float, float]]:
+def _costs(
+  scene, reading, index, repeats, tier, earlier, manners
+) -> list[tuple[str, float, float]]:
   """List the costs of a reply, each (rule, anger, trust)."""
+  named = _manners(scene, reading, index, repeats, tier != 'none', earlier)
+  costs = []
+  for name in sorted(named):
+    anger, trust = SCENE_COSTS.get((scene, name), COSTS[name])
+    scale = 1.0 + WEARING.get(name, 0.0) * min(manners.get(name, 0), 3)
+    if name == 'garble':
+      scale = min(reading.garble, 2.5)
+    elif name == 'same_line':
+      scale = 0.4 if repeats == 1 else 1.0 + 0.2 * min(repeats - 2, 3)
+    elif name == 'bag':
+      scale = 1.0 + 0.1 * min(reading.num_facts - 4, 4)
+    costs.append((name, anger * scale, trust * scale))
+  # Two manners in one reply cost less than both apart, and more than either.
+  costs.sort(key=lambda entry: entry[1] + entry[2], reverse=True)
+  costs = costs[:1] + [
+    (name, SECOND_COST * anger, SECOND_COST * trust) for name, anger, trust in costs[1:]
+  ]
+  excess = (
+    max(reading.num_sentences - MAX_SENTENCES, 0) + max(reading.num_words - MAX_WORDS, 0) / 15
+  )
+  if excess > 0 and 'list' not in named:
+    anger, trust = COSTS['long']
+    scale = min(0.7 + 0.3 * excess, 2.5)
+    costs.append(('long', anger * scale, trust * scale))
+  return costs
+
+
+def _manners(scene, reading, index, repeats, earns, earlier) -> set[str]:
+  """Name the manners that count in this place of the talk."""
   named = set(reading.flags)
-  earns = tier != 'none'
-  if 'advice' in named and (scene == 'support' and index >= 2 and earns):
-    named.discard('advice')  # From round 3 on, advice that also catches the matter is borne.
-  if scene in ('defense', 'charm') and earns:
+  # Advice that also catches the matter is borne, in Support only from round 3 on.
+  borne = earns and (scene in ('defense', 'charm') or (scene == 'support' and index >= 2))
+  if 'lecture' in named or borne:
     named.discard('advice')
-  if 'lecture' in named:
-    named.discard('advice')
+  if reading.used:  # A question about this very matter is no questionnaire.
+    named.discard('interview')
   if 'bag' in named or 'read_back' in named:
     named.discard('parrot')
   if reading.yields:
@@ -191,32 +310,15 @@ def _costs(scene, reading, index, repeats, tier, earlier, manners) -> list[tuple
       named.add('empty_apology')
   if repeats >= 2 or (repeats == 1 and not earns):
     named.add('same_line')
-  if 'empty' not in named:
-    if reading.all_questions and not earns and any(other.all_questions for other in earlier[-2:]):
-      named.add('questions')
-    if scene == 'charm' and not earns and not reading.view:
-      named.add('dull')
-    if scene == 'defense' and not earns and not reading.holds and not reading.yields and index >= 1:
-      named.add('evasion')
-  costs = []
-  for name in sorted(named):
-    anger, trust = SCENE_COSTS.get((scene, name), COSTS[name])
-    scale = 1.0 + WEARING.get(name, 0.0) * min(manners.get(name, 0), 3)
-    if name == 'garble':
-      scale = min(reading.garble, 2.5)
-    elif name == 'same_line':
-      scale = 0.4 if repeats == 1 else 1.0 + 0.2 * min(repeats - 2, 3)
-    elif name == 'bag':
-      scale = 1.0 + 0.1 * min(reading.num_facts - 4, 4)
-    costs.append((name, anger * scale, trust * scale))
-  # Two manners in one reply cost less than both apart, and more than either.
-  costs.sort(key=lambda entry: entry[1] + entry[2], reverse=True)
-  costs = costs[:1] + [(name, SECOND_COST * anger, SECOND_COST * trust) for name, anger, trust in costs[1:]]
-  excess = max(reading.num_sentences - MAX_SENTENCES, 0) + max(reading.num_words - MAX_WORDS, 0) / 15
-  if excess > 0 and 'list' not in named:
-    anger, trust = COSTS['long']
-    costs.append(('long', anger * min(0.7 + 0.3 * excess, 2.5), trust * min(0.7 + 0.3 * excess, 2.5)))
-  return costs
+  if 'empty' in named:
+    return named
+  if reading.all_questions and not earns and any(other.all_questions for other in earlier[-2:]):
+    named.add('questions')
+  if scene == 'charm' and not earns and not reading.view:
+    named.add('dull')
+  if scene == 'defense' and not earns and not reading.holds and not reading.yields and index >= 1:
+    named.add('evasion')
+  return named
 
 
 def _fluency(reading: Reading) -> float:

@@ -12,8 +12,10 @@ from eijax.simulator.embedded import appraise, speech
 from eijax.simulator.prompts import ParsedRequest, parse
 
 _NEED = {
-    'support': 'to be seen in the one thing that hurts', 'defense': 'to get my way, or to leave without losing face',
-    'repair': 'to hear that they know what they did, and that it costs them something', 'charm': 'to not be bored or courted',
+  'support': 'to be seen in the one thing that hurts',
+  'defense': 'to get my way, or to leave without losing face',
+  'repair': 'to hear that they know what they did, and that it costs them something',
+  'charm': 'to not be bored or courted',
 }
 
 
@@ -41,18 +43,20 @@ class EmbeddedSimulator:
     anger = max(0, min(100, request.anger + judgement.anger_delta))
     trust = max(0, min(100, request.trust + judgement.trust_delta))
     return {
-        'reflection': _reflection(request, judgement, anger, trust),
-        'anger_delta': judgement.anger_delta,
-        'trust_delta': judgement.trust_delta,
-        'reply': speech.speak(request, judgement, trust, seed_text),
-        'continue': 'no' if judgement.stop else 'yes',
-        'stop_reason': judgement.stop_reason,
+      'reflection': _reflection(request, judgement, anger, trust),
+      'anger_delta': judgement.anger_delta,
+      'trust_delta': judgement.trust_delta,
+      'reply': speech.speak(request, judgement, trust, seed_text),
+      'continue': 'no' if judgement.stop else 'yes',
+      'stop_reason': judgement.stop_reason,
     }
 
 
 def _digest(request: ParsedRequest) -> str:
   """Hash what distinguishes one request from another, so that noise differs between talks."""
-  said = '\x1f'.join(f'{entry.speaker}{entry.text}' for entry in request.history if entry.speaker != 'private')
+  said = '\x1f'.join(
+    f'{entry.speaker}{entry.text}' for entry in request.history if entry.speaker != 'private'
+  )
   text = f'{request.persona}\x1f{request.round}\x1f{request.anger}\x1f{request.trust}\x1f{said}\x1f{request.last_line}'
   return hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()
 
@@ -71,11 +75,11 @@ def _reflection(request: ParsedRequest, judgement, anger: int, trust: int) -> di
   else:
     inertia = f'new wording; {kept} of {len(judgement.credits)} rounds moved me'
   return {
-      'core_need': _NEED[request.scene],
-      'reply_quality': quality,
-      'inertia_check': inertia,
-      'decision': f'{judgement.tier} step, anger {judgement.anger_delta:+d}, trust {judgement.trust_delta:+d}',
-      'tone': f'anger {anger}, trust {trust}, round {request.round} of {request.max_rounds}',
-      'rule': judgement.rule,
-      'tier': judgement.tier,
+    'core_need': _NEED[request.scene],
+    'reply_quality': quality,
+    'inertia_check': inertia,
+    'decision': f'{judgement.tier} step, anger {judgement.anger_delta:+d}, trust {judgement.trust_delta:+d}',
+    'tone': f'anger {anger}, trust {trust}, round {request.round} of {request.max_rounds}',
+    'rule': judgement.rule,
+    'tier': judgement.tier,
   }

@@ -16,17 +16,19 @@ MAX_SENTENCE_WORDS = 32
 MIN_SENTENCE_WORDS = 4
 MIN_FUNCTION_SHARE = 0.28  # Spoken English lies between 0.4 and 0.7; keyword lists below 0.2.
 BAG_FACTS = 4
+MIN_TIED_SHARE = 0.25  # Of the content words that must belong to the matter.
 _PARROT_SHARE = 0.5
 MIN_READ_BACK = 8  # Three-word runs: shorter copies are a fact taken up, not a sheet read out.
 
 # Pairs of neighbours that no fluent sentence holds: a cheap sign of broken grammar.
 _DETERMINER = 'the|a|an|my|your|our|their'
 _BROKEN = re.compile(
-    rf"\b(?:{_DETERMINER}) (?:{_DETERMINER}|is|are|was|were|of|and|to|in|i|you|he|she|we|they|it|will|can|do|did|not)\b"
-    r"|\b(?:i|he|she|it) are\b|(?:^|, )(?:you|we|they) is\b|\bi is\b|\b(?:of|to|and|with|for|from|at) (?:of|and|is|are|was)\b"
-    r"|\b(\w+) \1 \1\b|\b(?!had|that|very|so|no|really|sorry|her|is)(\w+) \2\b|\b(?:i you|he i|we i)\b"
-    r"|\b(?:will|can|would) (?:will|can|would|is|was)\b")
-_DANGLING = re.compile(r"\b(?:the|a|an|of|and|or|but|my|our|with|i)\s*[.?!]?$")
+  rf'\b(?:{_DETERMINER}) (?:{_DETERMINER}|is|are|was|were|of|and|to|in|i|you|he|she|we|they|it|will|can|do|did|not)\b'
+  r'|\b(?:i|he|she|it) are\b|(?:^|, )(?:you|we|they) is\b|\bi is\b|\b(?:of|to|and|with|for|from|at) (?:of|and|is|are|was)\b'
+  r'|\b(\w+) \1 \1\b|\b(?!had|that|very|so|no|really|sorry|her|is)(\w+) \2\b|\b(?:i you|he i|we i)\b'
+  r'|\b(?:will|can|would) (?:will|can|would|is|was)\b'
+)
+_DANGLING = re.compile(r'\b(?:the|a|an|of|and|or|but|my|our|with|i)\s*[.?!]?$')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,9 +37,17 @@ class SentenceReading:
 
   used: tuple[Item, ...]
   listed: tuple[Item, ...]
+  inflamed: tuple[Item, ...]
   commits: bool
   echoes: bool  # Takes up a telling word of the user's last line.
   question: bool
+  holds: bool
+  yields: bool
+  states_need: bool  # Names a need as a label ("you want to ...") and no more.
+
+  @property
+  def touched(self) -> tuple[Item, ...]:
+    return self.used + self.listed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,69 +86,105 @@ def read(sheet: Sheet, text: str, before: str) -> Reading:
   plain = words.normalise(text)
   parts = words.sentences(plain)
   stem_list = words.stems(plain)
-  num_words = len(words.words(plain)) + words.chinese_chars(plain) // 2
-  acts = [_acts(part, sheet) for part in parts]
-  sentences, inflamed, states_need = [], [], False
-  holds = yields = False
-  facts = set()
   heard = words.content_stems(before)
+  acts = [_acts(part) for part in parts]
+  read_parts = []
   for index, part in enumerate(parts):
-    stems = frozenset(words.stems(part))
-    touched = [(item, cue) for item in sheet.items if (cue := item.match(stems, part)) is not None]
-    shape = _sentence_like(part, sheet.language)
     neighbour = any(acts[near] for near in (index - 1, index + 1) if 0 <= near < len(parts))
-    used, listed = [], []
-    for item, cue in touched:
-      if item.kind == 'inflames':
-        if not _negated(part, cue):
-          inflamed.append(item)
-      elif item.kind == 'yields':
-        yields = yields or not _negated(part, cue)
-      elif item.kind == 'holds':
-        holds = True
-      elif item.kind == 'boundary':
-        holds = holds or bool(lexicon.REFUSAL.search(part))
-      elif item.kind == 'needs' and lexicon.LABELS_NEED.match(part) and not lexicon.OFFER.search(part):
-        states_need = True
-      elif shape and _does_something(item.kind, part, bool(acts[index]), neighbour):
-        used.append(item)
-      else:
-        listed.append(item)
-      if item.kind == 'facts':
-        facts.add(item.index)
-    holds = holds or (sheet.scene == 'defense' and bool(lexicon.REFUSES.search(part)))
-    content = words.content_stems(part)
-    echoed = content & heard
-    echoes = bool(shape and echoed and (acts[index] or neighbour) and len(echoed) < len(content | heard))
-    commits = bool(shape and lexicon.PROMISE.search(part) and lexicon.WHEN.search(part)
-                   and (used or len(content & sheet.vocabulary) >= 1))
-    sentences.append(SentenceReading(
-        used=tuple(used), listed=tuple(listed), commits=commits, echoes=echoes and not used, question=bool(lexicon.QUESTION.search(part))))
+    read_parts.append(_read_sentence(sheet, part, acts[index], neighbour, heard))
   content = words.content_stems(plain)
   known = sheet.vocabulary | heard
-  tied = any(s.used or s.listed for s in sentences) or (bool(content) and len(content & known) >= 0.25 * len(content))
-  garble = _garble(parts, sheet.language)
+  tied = any(part.used or part.listed for part in read_parts) or (
+    bool(content) and len(content & known) >= MIN_TIED_SHARE * len(content)
+  )
+  facts = {item.index for part in read_parts for item in part.touched if item.kind == 'facts'}
   return Reading(
-      text=text, sentences=tuple(sentences), num_words=num_words, num_sentences=len(parts), num_facts=len(facts),
-      flags=_flags(plain, parts, sheet, before, stem_list, content, tied, len(facts)),
-      garble=garble, stems=frozenset(stem_list),
-      skeleton=tuple(s for s in stem_list if s in words.FUNCTION_STEMS),
-      tied=tied, view=bool(lexicon.VIEWS.search(plain)), sorry=bool(lexicon.SORRY.search(plain)),
-      holds=holds, yields=yields and not (holds and not _caves(plain)), inflamed=tuple(inflamed), states_need=states_need)
+    text=text,
+    sentences=tuple(read_parts),
+    num_words=len(words.words(plain)) + words.chinese_chars(plain) // 2,
+    num_sentences=len(parts),
+    num_facts=len(facts),
+    flags=_flags(plain, parts, sheet, before, stem_list, content, tied, len(facts)),
+    garble=_garble(parts, sheet.language),
+    stems=frozenset(stem_list),
+    skeleton=tuple(stem for stem in stem_list if stem in words.FUNCTION_STEMS),
+    tied=tied,
+    view=bool(lexicon.VIEWS.search(plain)),
+    sorry=bool(lexicon.SORRY.search(plain)),
+    holds=any(part.holds for part in read_parts),
+    yields=any(part.yields for part in read_parts),
+    inflamed=tuple(item for part in read_parts for item in part.inflamed),
+    states_need=any(part.states_need for part in read_parts),
+  )
 
 
-def _acts(part: str, sheet: Sheet) -> bool:
+def _read_sentence(
+  sheet: Sheet, part: str, acts: bool, neighbour: bool, heard: frozenset[str]
+) -> SentenceReading:
+  """Read one sentence; acts/neighbour: whether it, or the one beside it, does something."""
+  stems = frozenset(words.stems(part))
+  shape = _sentence_like(part, sheet.language)
+  refuses = sheet.scene == 'defense' and bool(lexicon.REFUSES.search(part))
+  labels = bool(lexicon.LABELS_NEED.match(part)) and not lexicon.OFFER.search(part)
+  used, listed, inflamed = [], [], []
+  holds, yields, states_need = refuses, False, False
+  for item in sheet.items:
+    cue = item.match(stems, part)
+    if cue is None:
+      continue
+    if item.kind == 'inflames':
+      inflamed += [] if _negated(part, cue) else [item]
+    elif item.kind == 'yields':
+      yields = yields or not _negated(part, cue)
+    elif item.kind in ('holds', 'boundary'):
+      holds = holds or item.kind == 'holds' or bool(lexicon.REFUSAL.search(part))
+    elif item.kind == 'needs' and labels:
+      states_need = True
+    elif shape and _does_something(item.kind, part, acts, neighbour):
+      used.append(item)
+    else:
+      listed.append(item)
+  content = words.content_stems(part)
+  echoed = content & heard
+  promises = shape and lexicon.PROMISE.search(part) and lexicon.WHEN.search(part)
+  return SentenceReading(
+    used=tuple(used),
+    listed=tuple(listed),
+    inflamed=tuple(inflamed),
+    commits=bool(promises and (used or content & sheet.vocabulary)),
+    echoes=bool(shape and echoed and not used and (acts or neighbour)),
+    question=bool(lexicon.QUESTION.search(part)),
+    holds=holds,
+    # "I won't say okay, I'll sign" keeps it; "I won't argue. Okay, I'll sign" does not.
+    yields=yields and (not holds or _caves(part)),
+    states_need=states_need,
+  )
+
+
+def _acts(part: str) -> bool:
   """Whether the sentence asks, offers, owns, judges or tells of oneself."""
-  del sheet
-  return any(pattern.search(part) for pattern in (
-      lexicon.QUESTION, lexicon.OFFER, lexicon.OWNS, lexicon.VIEWS, lexicon.STANCE))
+  return any(
+    pattern.search(part)
+    for pattern in (
+      lexicon.QUESTION,
+      lexicon.SELF,
+      lexicon.OFFER,
+      lexicon.OWNS,
+      lexicon.VIEWS,
+      lexicon.STANCE,
+    )
+  )
 
 
 def _does_something(kind: str, part: str, acts: bool, neighbour: bool) -> bool:
   if kind == 'act':  # Owned in the first person, not described.
     return bool(re.search(r"\bi\b|\bi'|\bmy\b|\bme\b|我", part))
   if kind == 'amends':
-    return bool(lexicon.OFFER.search(part) or lexicon.PROMISE.search(part) or re.search(r"\bi\b|\bi'|我", part))
+    return bool(
+      lexicon.OFFER.search(part)
+      or lexicon.PROMISE.search(part)
+      or re.search(r"\bi\b|\bi'|我", part)
+    )
   if kind == 'facts':
     return acts or neighbour
   return acts or bool(lexicon.PERSON.search(part))
@@ -164,12 +210,19 @@ def _negated(part: str, cue: frozenset[str]) -> bool:
   if any(lexicon.NEGATION.search(word) for word in cue):
     return False
   content = {s for s in cue if s not in words.FUNCTION_STEMS} or cue
-  return any(lexicon.NEGATION.search(clause) and content & set(words.stems(clause))
-             for clause in words.clauses(part))
+  return any(
+    lexicon.NEGATION.search(clause) and content & set(words.stems(clause))
+    for clause in words.clauses(part)
+  )
 
 
 def _caves(plain: str) -> bool:
-  return bool(re.search(r"\b(?:okay|ok|fine|alright|all right|just this once|you win|i give (?:in|up))\b|好吧|算了|依你", plain))
+  return bool(
+    re.search(
+      r'\b(?:okay|ok|fine|alright|all right|just this once|you win|i give (?:in|up))\b|好吧|算了|依你',
+      plain,
+    )
+  )
 
 
 def _garble(parts: list[str], language: str) -> float:
@@ -181,26 +234,59 @@ def _garble(parts: list[str], language: str) -> float:
   for part in parts:
     run = words.words(part)
     spoken = _spoken(part)
-    signs += len(_BROKEN.findall(spoken)) + bool(_DANGLING.search(spoken)) + sum(len(word) > 18 for word in run)
+    signs += (
+      len(_BROKEN.findall(spoken))
+      + bool(_DANGLING.search(spoken))
+      + sum(len(word) > 18 for word in run)
+    )
     pairs = list(zip(run, run[1:]))
-    signs += max(0, len(pairs) - len(set(pairs)) - 1)
+    signs += max(0, len(pairs) - len(set(pairs)) - 2)
     signs += len(run) > 40
-    if len(run) >= 6 and sum(word in words.FUNCTION_WORDS for word in run) < MIN_FUNCTION_SHARE * len(run):
+    if len(run) >= 6 and sum(
+      word in words.FUNCTION_WORDS for word in run
+    ) < MIN_FUNCTION_SHARE * len(run):
       signs += 1
   return signs / len(parts)
 
 
 _PATTERNS = (
-    ('canned', lexicon.CANNED), ('structure', lexicon.STRUCTURE), ('list', lexicon.LIST),
-    ('stage_direction', lexicon.STAGE_DIRECTION), ('lecture', lexicon.LECTURE), ('optimism', lexicon.OPTIMISM),
-    ('procedure', lexicon.PROCEDURE), ('counter_blame', lexicon.COUNTER_BLAME), ('threat', lexicon.THREAT),
-    ('hostile', lexicon.HOSTILE), ('press_forgiveness', lexicon.PRESS_FORGIVENESS), ('excuse', lexicon.EXCUSE),
-    ('diagnosis', lexicon.DIAGNOSIS), ('compliment', lexicon.COMPLIMENT), ('interview', lexicon.INTERVIEW),
-    ('overeager', lexicon.OVEREAGER), ('padding', lexicon.PADDING), ('advice', lexicon.ADVICE))
+  ('canned', lexicon.CANNED),
+  ('structure', lexicon.STRUCTURE),
+  ('list', lexicon.LIST),
+  ('stage_direction', lexicon.STAGE_DIRECTION),
+  ('lecture', lexicon.LECTURE),
+  ('optimism', lexicon.OPTIMISM),
+  ('procedure', lexicon.PROCEDURE),
+  ('counter_blame', lexicon.COUNTER_BLAME),
+  ('threat', lexicon.THREAT),
+  ('hostile', lexicon.HOSTILE),
+  ('press_forgiveness', lexicon.PRESS_FORGIVENESS),
+  ('excuse', lexicon.EXCUSE),
+  ('diagnosis', lexicon.DIAGNOSIS),
+  ('compliment', lexicon.COMPLIMENT),
+  ('interview', lexicon.INTERVIEW),
+  ('overeager', lexicon.OVEREAGER),
+  ('padding', lexicon.PADDING),
+  ('advice', lexicon.ADVICE),
+)
 
 
 # Manners that belong to no situation anyway: they are not off the topic as well.
-_GENERIC = frozenset(('canned', 'structure', 'list', 'lecture', 'optimism', 'advice', 'hostile', 'threat', 'interview', 'compliment', 'forged'))
+_GENERIC = frozenset(
+  (
+    'canned',
+    'structure',
+    'list',
+    'lecture',
+    'optimism',
+    'advice',
+    'hostile',
+    'threat',
+    'interview',
+    'compliment',
+    'forged',
+  )
+)
 
 
 def _flags(plain, parts, sheet, before, stem_list, content, tied, num_facts) -> frozenset[str]:
@@ -217,7 +303,9 @@ def _flags(plain, parts, sheet, before, stem_list, content, tied, num_facts) -> 
     said = trigrams(before)
     if sum(gram in said for gram in run) > _PARROT_SHARE * len(run):
       flags.add('parrot')
-    if len(run) >= MIN_READ_BACK and sum(gram in sheet.persona_trigrams for gram in run) > _PARROT_SHARE * len(run):
+    if len(run) >= MIN_READ_BACK and sum(
+      gram in sheet.persona_trigrams for gram in run
+    ) > _PARROT_SHARE * len(run):
       flags.add('read_back')
   num_words = len(stem_list)
   if num_facts > BAG_FACTS or (num_facts == BAG_FACTS and num_words < 9 * num_facts):

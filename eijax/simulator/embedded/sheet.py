@@ -87,8 +87,14 @@ def compile_sheet(language: str, scene: str, persona: str, appraisal: Appraisal 
   for item in items:
     vocabulary |= words.content_stems(item.text + ' ' + ' '.join(item.raw_cues))
   return Sheet(
-      language=language, scene=scene, items=items, vocabulary=frozenset(vocabulary),
-      persona_trigrams=frozenset().union(*map(trigrams, bullets)) if bullets else trigrams(persona), bullets=bullets, has_appraisal=appraisal is not None)
+    language=language,
+    scene=scene,
+    items=items,
+    vocabulary=frozenset(vocabulary),
+    persona_trigrams=frozenset().union(*map(trigrams, bullets)) if bullets else trigrams(persona),
+    bullets=bullets,
+    has_appraisal=appraisal is not None,
+  )
 
 
 def trigrams(text: str) -> frozenset[tuple[str, ...]]:
@@ -123,7 +129,9 @@ def _bullets(persona: str, heading: re.Pattern) -> tuple[str, ...]:
     if found and line.strip():
       section.append(re.sub(r'^\s*(?:[-*•·]|\d+[.、)])\s*', '', line).strip())
   if section:
-    return tuple(part for line in section for part in ([line] if len(section) > 2 else words.sentences(line)))
+    return tuple(
+      part for line in section for part in ([line] if len(section) > 2 else words.sentences(line))
+    )
   return ()
 
 
@@ -135,7 +143,11 @@ def _fallback_items(language: str, persona: str, bullets: tuple[str, ...]) -> tu
     for index, text in enumerate(texts):
       soft = words.content_stems(text)
       if len(soft) >= _SOFT_OVERLAP[language]:
-        items.append(Item(kind=kind, index=index, text=text, cues=(), soft=soft, soft_min=_SOFT_OVERLAP[language]))
+        items.append(
+          Item(
+            kind=kind, index=index, text=text, cues=(), soft=soft, soft_min=_SOFT_OVERLAP[language]
+          )
+        )
   return tuple(items)
 
 
@@ -144,4 +156,6 @@ def _report_fallback(persona: str) -> None:
   if 'fallback' not in _reported:
     _reported.add('fallback')
     logging.getLogger(__name__).warning(
-        'a scenario without appraisal sections: reading replies by key phrases of its persona sheet instead (%.60r...)', persona)
+      'a scenario without appraisal sections: reading replies by key phrases of its persona sheet instead (%.60r...)',
+      persona,
+    )

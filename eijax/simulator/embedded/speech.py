@@ -17,13 +17,20 @@ MAX_FACT_WORDS = 15
 CURT_TRUST = 20
 
 _SUBJECT_BEFORE = r'(?:^|[,;:.]\s+|\b(?:and|that|when|what|how|where|because|if|which|as|than|who|while|after|before|but|so|until|since|why|whether|though|or)\s+)'
-_TO_FIRST = ((r'\byou are\b', 'I am'), (r"\byou're\b", "I'm"), (r'\byou were\b', 'I was'), (r"\byou've\b", "I've"), (r"\byou'd\b", "I'd"),
-             (r"\byou weren't\b", "I wasn't"), (r"\byou aren't\b", "I'm not"))
+_TO_FIRST = (
+  (r'\byou are\b', 'I am'),
+  (r"\byou're\b", "I'm"),
+  (r'\byou were\b', 'I was'),
+  (r"\byou've\b", "I've"),
+  (r"\byou'd\b", "I'd"),
+  (r"\byou weren't\b", "I wasn't"),
+  (r"\byou aren't\b", "I'm not"),
+)
 
 
 def speak(request: ParsedRequest, judgement, trust: int, seed_text: str) -> str:
   """Return the user's line after this round (`trust` is the level after it)."""
-  language, sheet = request.language, judgement.sheet
+  language = request.language
   spoken = [said.text for said in request.history if said.speaker == 'you']
   group = _group(judgement)
   reaction = _pick(_reactions(language, request.scene, group), spoken, f'{seed_text}|reaction')
@@ -57,7 +64,11 @@ def _group(judgement) -> str:
 
 
 def _reactions(language: str, scene: str, group: str) -> tuple[str, ...]:
-  return phrases.SCENE[language][scene].get(group) or phrases.ANY[language].get(group) or phrases.SCENE[language][scene]['nothing']
+  return (
+    phrases.SCENE[language][scene].get(group)
+    or phrases.ANY[language].get(group)
+    or phrases.SCENE[language][scene]['nothing']
+  )
 
 
 def _seeded(text: str, size: int) -> int:
@@ -67,14 +78,18 @@ def _seeded(text: str, size: int) -> int:
 
 def _pick(options: tuple[str, ...], spoken: list[str], seed_text: str) -> str:
   """Pick one, first among those not said before in this talk."""
-  fresh = [option for option in options if not any(option in line for line in spoken)] or list(options)
+  fresh = [option for option in options if not any(option in line for line in spoken)] or list(
+    options
+  )
   return fresh[_seeded(seed_text, len(fresh))]
 
 
 def _open_fact(request: ParsedRequest, judgement, spoken: list[str], seed_text: str) -> str | None:
   """Pick a known fact that has not been spoken yet, by either side if possible."""
   told = ' '.join(spoken)
-  quotes = [quote for quote in quotable(judgement.sheet, _addressed(request)) if _key(quote) not in told]
+  quotes = [
+    quote for quote in quotable(judgement.sheet, _addressed(request)) if _key(quote) not in told
+  ]
   touched = {key for entry in judgement.credits for key in entry.used}
   texts = ' '.join(item.text for item in judgement.sheet.items if item.key in touched)
   met = words.content_stems(texts)
@@ -97,9 +112,14 @@ def _addressed(request: ParsedRequest) -> frozenset[str]:
   """Names that the persona sheet gives to the other person, who is not spoken of as 'he'."""
   section = re.search(r'###\s*Role and stance(.*?)(?:###|$)', request.persona, re.S)
   names = set(re.findall(r'\b[A-Z][a-zà-ÿ]{2,}\b', section.group(1))) if section else set()
-  opening = next((said.text for said in request.history if said.speaker == 'you' and said.round == 0), '')
+  opening = next(
+    (said.text for said in request.history if said.speaker == 'you' and said.round == 0), ''
+  )
   names |= set(re.findall(r',\s+([A-Z][a-zà-ÿ]{2,})\b(?=[.,?!])', opening))
-  return frozenset(names - {'You', 'The', 'She', 'They', 'Your', 'Not', 'That', 'This', 'What', 'When', 'And', 'But'})
+  return frozenset(
+    names
+    - {'You', 'The', 'She', 'They', 'Your', 'Not', 'That', 'This', 'What', 'When', 'And', 'But'}
+  )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -111,7 +131,11 @@ def quotable(sheet: Sheet, addressed: frozenset[str]) -> tuple[str, ...]:
     if sheet.language == 'zh':
       quote = bullet.replace('你', '我') if len(bullet) <= 40 else None
     else:
-      quote = None if any(re.search(rf'\b{re.escape(name)}\b', bullet) for name in addressed) else first_person(bullet)
+      quote = (
+        None
+        if any(re.search(rf'\b{re.escape(name)}\b', bullet) for name in addressed)
+        else first_person(bullet)
+      )
     if quote is None:
       continue
     stems = frozenset(words.stems(quote))
@@ -124,10 +148,14 @@ def first_person(bullet: str) -> str | None:
   """Turn "You left your keys" into "I left my keys", or None where that is not safe."""
   text = bullet.strip().replace('’', "'")
   if len(text.split()) > MAX_FACT_WORDS:
-    cut = [match.start() for match in re.finditer(r'[;:.]\s', text) if 4 <= len(text[:match.start()].split()) <= MAX_FACT_WORDS]
+    cut = [
+      match.start()
+      for match in re.finditer(r'[;:.]\s', text)
+      if 4 <= len(text[: match.start()].split()) <= MAX_FACT_WORDS
+    ]
     if not cut:
       return None
-    text = text[:cut[-1]] + '.'
+    text = text[: cut[-1]] + '.'
   if text.count('"') % 2:
     return None
   parts = re.split(r'("[^"]*")', text)
@@ -137,7 +165,9 @@ def first_person(bullet: str) -> str | None:
       part = re.sub(pattern, replacement, part, flags=re.I)
     part = re.sub(rf'({_SUBJECT_BEFORE})you\b(?=\s+\w)', r'\1I', part, flags=re.I)
     part = re.sub(r'\byou\b(?=\s*(?:[.,;]|$))', 'me', part, flags=re.I)
-    part = re.sub(r'\b(to|for|with|at|from|about|of|by|without|behind|beside|than)\s+you\b', r'\1 me', part)
+    part = re.sub(
+      r'\b(to|for|with|at|from|about|of|by|without|behind|beside|than)\s+you\b', r'\1 me', part
+    )
     part = re.sub(r'\bYour\b', 'My', part)
     part = re.sub(r'\byour\b', 'my', part)
     part = re.sub(r'\byourself\b', 'myself', part)

@@ -10,7 +10,9 @@ BREAK_ANGER = 95
 BREAK_FROM = 4
 
 
-def decide(request, sheet, credits: Sequence, readings: Sequence, anger: int, trust: int) -> tuple[bool, str]:
+def decide(
+  request, sheet, credits: Sequence, readings: Sequence, anger: int, trust: int
+) -> tuple[bool, str]:
   """Return (stop, reason) for the state after this round.
 
   Settled: the last rounds were all concrete, every unspoken need was met, and the mood
@@ -19,13 +21,19 @@ def decide(request, sheet, credits: Sequence, readings: Sequence, anger: int, tr
   if anger >= BREAK_ANGER and request.round >= BREAK_FROM:
     return True, 'broke off'
   last = credits[-SETTLED_ROUNDS:]
-  if request.round >= SETTLED_FROM and len(last) == SETTLED_ROUNDS and all(entry.good for entry in last):
+  if (
+    request.round >= SETTLED_FROM
+    and len(last) == SETTLED_ROUNDS
+    and all(entry.good for entry in last)
+  ):
     met = {key for entry in credits for key in entry.used if key[0] == 'needs'}
     if anger <= 25 and trust >= 70 and len(met) >= sheet.num_needs:
       return True, 'settled'
   if request.round >= IDLE_FROM and len(credits) >= IDLE_ROUNDS:
-    idle = all(entry.flat and (entry.repeats or 'empty' in reading.flags)
-               for entry, reading in zip(credits[-IDLE_ROUNDS:], readings[-IDLE_ROUNDS:]))
+    idle = all(
+      entry.flat and (entry.repeats or 'empty' in reading.flags)
+      for entry, reading in zip(credits[-IDLE_ROUNDS:], readings[-IDLE_ROUNDS:])
+    )
     if idle:
       return True, 'idling'
   return False, ''

@@ -14,9 +14,12 @@ _WORD = re.compile(r"[a-z0-9à-öø-ÿ]+(?:'[a-z]+)*")
 _CJK = re.compile(r'[\u4e00-\u9fff]+')
 # A full stop between digits ("15.30") and a dotted "a.m." do not end a sentence.
 _SENTENCE = re.compile(r'(?<=[.!?…。！？])["”’\')\]]*\s+|(?<=[。！？；])|\n+|;\s+')
-_CLAUSE = re.compile(r'[,:;—–，：；、]|\s-\s|\b(?:but|and|so|because|then|if|when)\b|但是|可是|所以')
+_CLAUSE = re.compile(
+  r'[,:;—–，：；、]|\s-\s|\b(?:but|and|so|because|then|if|when)\b|但是|可是|所以'
+)
 
-FUNCTION_WORDS = frozenset("""
+FUNCTION_WORDS = frozenset(
+  """
 a about above across after again against all almost already also although always am an and another any
 anybody anyone anything are aren't around as at away back be because been before behind being below between
 both but by came can can't cannot come could couldn't did didn't do does doesn't doing don't done down during
@@ -31,10 +34,12 @@ theirs them then there there's these they they'd they'll they're they've thing t
 till to today together tomorrow tonight too toward under until up upon us very was wasn't way we we'd we'll we're
 we've well went were weren't what what's when where where's whether which while who who's whom whose why will with
 without won't would wouldn't yes yet you you'd you'll you're you've your yours yourself
-""".split())
+""".split()
+)
 
 # Words that any kind sentence may hold: they tie a reply to no situation.
-CONVERSATION_WORDS = frozenset("""
+CONVERSATION_WORDS = frozenset(
+  """
 able afraid agree alone angry answer anymore apologise apologize apology appreciate ask asked bad believe best
 better bit bring call care change clear course day deal decide deserve difficult easy else end evening exactly
 expect explain face fact fair far feel feeling feelings felt fine find forget forgive friend frustrated
@@ -48,7 +53,8 @@ small someone sorry sound sounds space speak spend start stay step stop story st
 telling terrible thank thanks thing things think thinking thought time times tired told took tough tried true
 trust truth try trying turn understand understanding understandable upset use used valid wait want wanted wants
 week weeks wish woman wonder word words work world worried worry worse worst write wrong year years yesterday
-""".split())
+""".split()
+)
 
 
 def normalise(text: str) -> str:
@@ -71,7 +77,7 @@ def stems(text: str) -> list[str]:
   """Return stems of Latin words plus character pairs of Chinese runs, in order."""
   found = [stem(word) for word in words(text)]
   for run in _CJK.findall(text):
-    found.extend(run[i:i + 2] for i in range(len(run) - 1) if run[i:i + 2] not in _CJK_COMMON)
+    found.extend(run[i : i + 2] for i in range(len(run) - 1) if run[i : i + 2] not in _CJK_COMMON)
   return found
 
 
@@ -99,7 +105,8 @@ FUNCTION_STEMS = frozenset(_STEMMER.stemWord(word) for word in FUNCTION_WORDS)
 COMMON_STEMS = FUNCTION_STEMS | frozenset(_STEMMER.stemWord(word) for word in CONVERSATION_WORDS)
 # Pairs that stand in nearly any Chinese sentence.
 _CJK_COMMON = frozenset(
-    '我们 你们 他们 她们 什么 怎么 这个 那个 这样 那样 没有 不是 就是 还是 但是 可是 因为 所以 如果 自己 知道 觉得 可以 '
-    '现在 时候 已经 一个 一下 一点 不要 不会 真的 是的 是我 是你 你的 我的 他的 她的 的时 我知 我觉 你是 我是 我会 你会 不知 '
-    '理解 感受 对不 不起 抱歉 谢谢 帮助 请问 希望 能够 应该 可能 非常 很多 问题 事情 一切 大家 今天 明天 我能 我在 你说 你不 '
-    '我不 也不 都不 了我 了你 我也 你也 到你 对你 给你 让你 和你 跟你 我想 你想 我很 你很 很难 难过 起来 出来 过来 这么 那么'.split())
+  '我们 你们 他们 她们 什么 怎么 这个 那个 这样 那样 没有 不是 就是 还是 但是 可是 因为 所以 如果 自己 知道 觉得 可以 '
+  '现在 时候 已经 一个 一下 一点 不要 不会 真的 是的 是我 是你 你的 我的 他的 她的 的时 我知 我觉 你是 我是 我会 你会 不知 '
+  '理解 感受 对不 不起 抱歉 谢谢 帮助 请问 希望 能够 应该 可能 非常 很多 问题 事情 一切 大家 今天 明天 我能 我在 你说 你不 '
+  '我不 也不 都不 了我 了你 我也 你也 到你 对你 给你 让你 和你 跟你 我想 你想 我很 你很 很难 难过 起来 出来 过来 这么 那么'.split()
+)
