@@ -9,7 +9,8 @@ from eijax.policy.decoder import Decoder
 
 VOCAB = 64
 # Every sharded dimension divides by eight, the largest mesh axis of the tests.
-CONFIG = PolicyConfig(vocab_size=VOCAB, num_layers=2, hidden_dim=16, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=32)
+CONFIG = PolicyConfig(
+    vocab_size=VOCAB, num_layers=2, hidden_dim=16, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=32)
 POLICY = Decoder(CONFIG)
 RATE = np.float32(1e-2)
 

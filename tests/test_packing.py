@@ -45,7 +45,8 @@ def test_a_segment_is_target_aligned():
 
 def test_turns_merge_where_the_next_prompt_continues_the_last_response():
   segs = packing.merge_turns([
-      sample([1, 2], [3, 4], advantage=0.5, log_prob=-1.0), sample([1, 2, 3, 4, 5], [6], advantage=-0.5, log_prob=-3.0)])
+      sample([1, 2], [3, 4], advantage=0.5, log_prob=-1.0),
+      sample([1, 2, 3, 4, 5], [6], advantage=-0.5, log_prob=-3.0)])
   assert len(segs) == 1
   assert segs[0].targets.tolist() == [2, 3, 4, 5, 6]
   assert segs[0].loss_mask.tolist() == [False, True, True, False, True]
@@ -73,7 +74,8 @@ def test_a_merged_segment_respects_the_maximum_length():
 
 
 def test_merged_turns_have_the_loss_and_gradient_of_separate_ones():
-  config = PolicyConfig(vocab_size=VOCAB, num_layers=2, hidden_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=16)
+  config = PolicyConfig(
+      vocab_size=VOCAB, num_layers=2, hidden_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=16)
   policy = Decoder(config)
   ones = jnp.ones((1, 2), jnp.int32)
   params = jax.tree.map(jnp.asarray, policy.init(jax.random.key(0), ones, ones, ones)['params'])
@@ -147,7 +149,7 @@ def test_more_rows_than_fit_take_more_minibatches_and_fewer_segments_fewer():
 
 def test_bad_samples_and_segments_are_refused():
   config = packing.PackingConfig(row_lengths=(8, 16), rows_per_minibatch=2)
-  with pytest.raises(packing.SegmentTooLongError, match='segment of 17 positions does not fit .*=16; raise row_lengths'):
+  with pytest.raises(packing.SegmentTooLongError, match='segment of 17 positions .*=16; raise row_lengths'):
     packing.pack_minibatches([segment(17)], config, seed=0)
   with pytest.raises(ValueError, match='at least one segment'):
     packing.pack_minibatches([], config, seed=0)

@@ -19,10 +19,10 @@ from eijax.errors import CheckpointError
 
 
 class _NoChatter(logging.Filter):
-  """Drops what orbax tells absl's logger, errors excepted: no one can act on it."""
+  """Drops what orbax tells absl's logger: what matters of it reaches the caller as an exception."""
 
   def filter(self, record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR or 'orbax' not in record.pathname
+    return 'orbax' not in record.pathname
 
 
 _NO_CHATTER = _NoChatter()
@@ -86,7 +86,8 @@ class CheckpointFolder:
       raise CheckpointError(f'checkpoint {path} exists already; resume from it, or use another workdir')
     items = _items(state)
     text = json.dumps(host_state, allow_nan=False)  # Refuses what JSON cannot hold before anything is written.
-    self._check_space(path, items)
+    if jax.process_index() == 0:
+      layout.check_space(self._folder, _num_bytes(items))
     try:
       self._writer.save(path, ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}), force=True)
     except Exception as e:  # pylint: disable=broad-exception-caught
@@ -138,14 +139,6 @@ class CheckpointFolder:
     finally:
       self._writer.close()
 
-  def _check_space(self, path: epath.Path, items: Mapping[str, Mapping[str, jax.Array]]) -> None:
-    need = sum(shard.data.nbytes for arrays in items.values() for x in arrays.values() for shard in x.addressable_shards
-               if shard.replica_id == 0)
-    free = layout.free_bytes(self._folder)
-    if free is not None and free < need:
-      raise CheckpointError(f'checkpoint {path} needs {need / 2**20:,.1f} MiB but only {free / 2**20:,.1f} MiB are '
-                            'free; make room or choose another workdir, then start again to resume')
-
   def _failed(self, path: epath.Path, error: Exception) -> CheckpointError:
     kept = self.steps()
     return CheckpointError(f'checkpoint {path} could not be written ({_reason(error)}); '
@@ -183,6 +176,12 @@ def _items(state: Any) -> dict[str, dict[str, Any]]:
   leaves = dict(zip(_names(state)[0], jax.tree.leaves(state)))
   params = {name: x for name, x in leaves.items() if name.startswith('params.')}
   return {layout.PARAMS: params, layout.OPTIMIZER: {n: x for n, x in leaves.items() if n not in params}}
+
+
+def _num_bytes(items: Mapping[str, Mapping[str, jax.Array]]) -> int:
+  """What this process will write."""
+  return sum(shard.data.nbytes for arrays in items.values() for x in arrays.values()
+             for shard in x.addressable_shards if shard.replica_id == 0)
 
 
 def _describe(items: Mapping[str, Mapping[str, Any]]) -> dict[str, list]:

@@ -11,7 +11,9 @@ changed dtype, which is why sizes, checksums, shapes and dtypes are kept here.
 """
 
 from collections.abc import Mapping
+import errno
 import json
+import os
 import shutil
 from typing import Any
 import zlib
@@ -140,12 +142,29 @@ def read_host_state(folder: epath.PathLike, step: int | None = None) -> dict[str
   return json.loads((step_path(folder, step) / HOST_STATE).read_text())
 
 
-def free_bytes(folder: epath.Path) -> int | None:
-  """Free space where the folder lies; None for remote storage."""
+def check_space(folder: epath.Path, need_bytes: int) -> None:
+  """Make sure that `need_bytes` can be written to a local folder, by reserving them for a moment.
+
+  Asked before orbax starts, whose threads print tracebacks of their own when a write fails half-way.
+  Reserving also meets quotas and file size limits, which the free space of the disk does not show.
+
+  Raises:
+    CheckpointError: they cannot.
+  """
+  if not os.path.isdir(folder) or need_bytes > CHECKSUM_LIMIT_BYTES or not hasattr(os, 'posix_fallocate'):
+    return
+  probe = folder / '.space'
   try:
-    return shutil.disk_usage(str(folder)).free
-  except OSError:
-    return None
+    with open(probe, 'wb') as f:
+      os.posix_fallocate(f.fileno(), 0, max(1, need_bytes))
+  except OSError as e:
+    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+      raise CheckpointError(
+          f'{folder} cannot take a checkpoint of {need_bytes / 2**20:,.1f} MiB ({e.strerror}; '
+          f'{shutil.disk_usage(folder).free / 2**20:,.1f} MiB are free); make room or choose another workdir, then '
+          'start again to resume') from e
+  finally:
+    probe.unlink(missing_ok=True)
 
 
 def _damaged(folder: epath.PathLike, step: int, what: str) -> CheckpointError:
