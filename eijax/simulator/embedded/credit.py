@@ -52,7 +52,7 @@ COSTS = {
   'structure': (1.0, 1.2),
   'list': (1.0, 1.15),
   'stage_direction': (1.1, 1.4),
-  'lecture': (0.6, 0.7),
+  'lecture': (0.75, 0.85),
   'optimism': (1.0, 1.2),
   'procedure': (1.0, 0.9),
   'counter_blame': (5.0, 5.0),
@@ -92,7 +92,7 @@ SCENE_COSTS = {
   ('charm', 'inflame'): (2.2, 2.4),
   ('defense', 'canned'): (0.1, 0.15),
   ('charm', 'canned'): (0.1, 0.2),
-  ('defense', 'lecture'): (0.5, 0.5),
+  ('defense', 'lecture'): (0.65, 0.7),
   ('defense', 'empty_apology'): (0.25, 0.3),
 }
 # Manners that wear out: each further use costs this share more.
