@@ -151,3 +151,11 @@ def test_the_step_lowers_from_shapes_alone():
   lowered = learner.update.lower(learner.abstract, abstract, jax.ShapeDtypeStruct((), jnp.float32))
   # The donated state is aliased to the new one, on every device.
   assert 'jax.buffer_donor' in lowered.as_text() or 'tf.aliasing_output' in lowered.as_text()
+
+
+def test_activations_stay_split_over_rows():
+  learner = Learner('fsdp=8', 8)
+  placed = sharding.put_batch(batch(), learner.mesh, 2)
+  text = learner.update.lower(learner.state, placed, RATE).compile().as_text()
+  # 8 rows of a micro-batch on 8 devices: with every row on one device, the partitioner has split D instead.
+  assert 'f32[1,32,16]' in text and 'f32[8,32,2]' not in text

@@ -203,7 +203,11 @@ class Decoder(nn.Module):
     self.final_norm = RMSNorm(cfg.norm_eps, cfg.param_dtype, 'norm')
 
   def _run(self, tokens, positions, mask, cache):
-    x = jnp.take(self.embedding, tokens, axis=0).astype(jnp.dtype(self.config.compute_dtype))
+    # Gathered over fsdp for the lookup, and rows kept split: left alone, the partitioner splits D instead and
+    # puts every row on every device. Outside the update step's mesh both constraints do nothing.
+    table = nn.with_logical_constraint(self.embedding, ('vocab', None))
+    x = jnp.take(table, tokens, axis=0).astype(jnp.dtype(self.config.compute_dtype))
+    x = nn.with_logical_constraint(x, ('batch', 'sequence', None))
     (x, cache), _ = self.layers((x, cache), jnp.arange(self.config.num_layers), positions, mask)
     return self.final_norm(x), cache
 

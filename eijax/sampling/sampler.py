@@ -91,6 +91,8 @@ class BatchSampler:
     self._params: Any = None
     self._cache: Any = None
     self._slots = [_Slot() for _ in range(shapes.num_slots)]
+    make_cache = functools.partial(init_cache, decoder.config, shapes.num_slots, shapes.max_tokens)
+    self._make_cache = jax.jit(make_cache, out_shardings=self._cache_sharding)
     # Outputs that come back as inputs are placed alike, or the next call would compile again.
     self._prefill = jax.jit(
         self._prefill_fn, donate_argnames=('cache',), static_argnames=('span',),
@@ -130,14 +132,15 @@ class BatchSampler:
       self._run_decode(hidden, rows, rows, np.zeros(b, bool), span)
     self.release()
 
-  def submit(self, requests: Sequence[SampleRequest]) -> list[Future]:
+  def submit(self, requests: Sequence[SampleRequest | tuple[Sequence[int], int, str]]) -> list[Future]:
     """Sample one response to each request; futures of `Sample`, done on return.
+
+    A request may be a plain (prompt ids, seed, slot key), for callers outside the numerical rooms.
 
     Raises:
       UsageError: a prompt is empty, too long, or holds ids outside the vocabulary.
     """
-    for request in requests:
-      self._check(request)
+    requests = [self._request(request) for request in requests]
     futures = [Future() for _ in requests]
     waiting = list(range(len(requests)))
     while waiting:
@@ -148,13 +151,16 @@ class BatchSampler:
       waiting = [i for i in waiting if i not in taken]
     return futures
 
-  def _check(self, request: SampleRequest) -> None:
+  def _request(self, request: SampleRequest | tuple[Sequence[int], int, str]) -> SampleRequest:
+    if isinstance(request, tuple):
+      request = SampleRequest(prompt_ids=np.asarray(request[0], np.int32), seed=request[1], slot_key=request[2])
     size = len(request.prompt_ids)
     if not 0 < size <= self.max_prompt_tokens:
       raise UsageError(f'a prompt of {size} tokens must have 1 to {self.max_prompt_tokens} (max_tokens='
                        f'{self._shapes.max_tokens} less max_new_tokens={self._sampling.max_new_tokens})')
-    if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= self._decoder.config.vocab_size:
+    if request.prompt_ids.min() < 0 or request.prompt_ids.max() >= self._decoder.config.vocab_size:
       raise UsageError(f'prompt ids must lie in 0..{self._decoder.config.vocab_size - 1}')
+    return request
 
   def _assign(self, requests: Sequence[SampleRequest], waiting: Sequence[int]) -> dict[int, int]:
     """Rows for as many waiting requests as there are slots: row -> request index.
@@ -212,8 +218,7 @@ class BatchSampler:
     """float or bfloat16[B, D] zeros; also makes the cache if there is none."""
     cfg = self._decoder.config
     if self._cache is None:
-      make = functools.partial(init_cache, cfg, self._shapes.num_slots, self._shapes.max_tokens)
-      self._cache = jax.jit(make, out_shardings=self._cache_sharding)()
+      self._cache = self._make_cache()
     zeros = np.zeros((self._shapes.num_slots, cfg.hidden_dim), np.float32)
     return jax.device_put(zeros.astype(jnp.dtype(cfg.compute_dtype)), self._row_sharding)
 

@@ -32,6 +32,10 @@ class ChatFormat:
     """Ids of a whole message; its text cannot become control tokens."""
     return [self._roles[role], *self._tokenizer.encode(text), self._end]
 
+  def response(self, text: str) -> list[int]:
+    """Ids of a demonstrated response, stop token included."""
+    return [*self._tokenizer.encode(text), self._end]
+
   def spoken(self, sampled: Sequence[int], visible: str) -> list[int]:
     """Ids of an own earlier message: the sampled ids of its visible part.
 

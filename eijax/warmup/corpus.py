@@ -1,0 +1,80 @@
+"""Demonstrations for the first words of a policy: talks of mixed quality.
+
+Scripted defenders, good ones and bad ones, hold talks with the embedded user on
+training situations. A policy that imitates the mixture can speak and has everything
+to learn. Held-out situations are never used.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import random
+
+from eijax.episodes.state import Episode
+from eijax.episodes.views import house_rules, policy_messages
+from eijax.scenarios.record import Scenario
+from eijax.scripted.defenders import ScriptedDefender, get
+from eijax.scripted.play import play
+from eijax.seeds import derive_seed
+from eijax.simulator.embedded import EmbeddedSimulator
+from eijax.text.chat_format import ChatFormat
+from eijax.text.contexts import TalkContext
+
+# Shares of the styles in the mixture. Good replies are the smaller part, so that
+# the warm policy starts as a poor partner that has seen better.
+STYLES: Mapping[str, float] = {
+    'skilled_sheet': 0.10, 'decent': 0.20, 'polite_generic': 0.20, 'over_apologiser': 0.10, 'lecturer': 0.10,
+    'list_maker': 0.10, 'yielder': 0.08, 'hostile': 0.05, 'silent': 0.02, 'fact_bag': 0.05,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demonstration:
+  """One turn in token ids: what the policy saw, and what it should have said."""
+
+  prompt_ids: list[int]
+  response_ids: list[int]
+
+
+def mixed_defender(styles: Mapping[str, float] = STYLES) -> ScriptedDefender:
+  """A defender that draws a style for every line."""
+  defenders = [get(name) for name in styles]
+  shares = list(styles.values())
+
+  def reply(episode: Episode, rng: random.Random) -> str:
+    return rng.choices(defenders, shares)[0].reply(episode, rng)
+
+  return ScriptedDefender(name='mixed', about='every line in another style', reply_fn=reply)
+
+
+def played_talks(scenarios: Sequence[Scenario], *, num_talks: int, max_rounds: int, seed: int) -> list[Episode]:
+  """Talks of the mixed defender, over all scenarios in turn; a pure function of the arguments."""
+  simulator, defender = EmbeddedSimulator(seed), mixed_defender()
+  return [
+      play(scenarios[i % len(scenarios)], defender, simulator.answer, seed=derive_seed('warm-up', seed, i),
+           max_rounds=max_rounds)
+      for i in range(num_talks)
+  ]
+
+
+def tokenizer_lines(scenarios: Sequence[Scenario], talks: Sequence[Episode]) -> list[str]:
+  """Lines to train a tokenizer on: sheets and talks, each as often as a policy meets it."""
+  lines = []
+  for scenario in scenarios:
+    lines += scenario.defender_prompt.splitlines() + scenario.aggressor_prompt.splitlines()
+    lines.append(house_rules(scenario.language, False))
+  for talk in talks:
+    for turn in talk.turns:
+      lines += [turn.reply.visible, turn.simulator]
+  return [line for line in lines if line.strip()]
+
+
+def demonstrations(talk: Episode, chat_format: ChatFormat, max_tokens: int) -> list[Demonstration]:
+  """The turns of one talk, each with its own prompt, as a rollout would have built them."""
+  context, result = TalkContext(chat_format), []
+  for number, turn in enumerate(talk.turns):
+    before = dataclasses.replace(talk, turns=talk.turns[:number])
+    prompt = context.prompt(policy_messages(before, thinking=False), max_tokens)
+    response = chat_format.response(turn.reply.raw)
+    context.record(response)
+    result.append(Demonstration(prompt_ids=prompt, response_ids=response))
+  return result

@@ -1,0 +1,67 @@
+"""Exercises in speaking from the sheet: short talks over sheets that exist nowhere else.
+
+A sheet's facts are rewritten word by word with other words of the training texts, so
+that the only way to say one is to copy it from the context. They teach a small
+policy to use facts that it has never met, which the held-out situations are full of.
+"""
+
+import dataclasses
+import random
+import re
+from collections.abc import Sequence
+
+from eijax.episodes.state import Episode, EmotionState, Reply, Turn
+from eijax.scenarios.record import Scenario
+from eijax.scripted.defenders import get
+from eijax.scripted.sheet_facts import bullets
+from eijax.seeds import derive_seed
+
+NUM_FACTS = 4
+NUM_TURNS = 5
+REPLACED_SHARE = 0.6
+MAX_USER_WORDS = 7
+STYLES = ('decent', 'skilled_sheet')
+
+
+def _vocabulary(scenarios: Sequence[Scenario]) -> list[str]:
+  """Words of four letters and more from the training sheets, in a fixed order."""
+  words = set()
+  for scenario in scenarios:
+    words |= set(re.findall(r'\b[A-Za-z]{4,}\b', scenario.defender_prompt + ' ' + scenario.aggressor_prompt))
+  return sorted(words)
+
+
+def _rewritten(fact: str, vocabulary: Sequence[str], rng: random.Random) -> str:
+  def other(match: re.Match) -> str:
+    if rng.random() > REPLACED_SHARE:
+      return match.group()
+    return str(rng.randrange(2, 60)) if match.group().isdigit() else rng.choice(vocabulary)
+
+  return re.sub(r'\b(?:[A-Za-z]{4,}|\d+)\b', other, fact)
+
+
+def exercise(scenarios: Sequence[Scenario], user_lines: Sequence[str], vocabulary: Sequence[str], seed: int) -> Episode:
+  """One exercise: rewritten facts of several sheets, short user lines, replies that use a fact each."""
+  rng = random.Random(seed)
+  model = rng.choice(scenarios)
+  facts = [_rewritten(rng.choice(bullets(rng.choice(scenarios).defender_prompt)), vocabulary, rng) for _ in range(NUM_FACTS)]
+  sheet = '### Known facts\n' + '\n'.join(f'- {fact}.' for fact in facts)
+  scenario = dataclasses.replace(model, defender_prompt=sheet, opening_line=rng.choice(user_lines))
+  levels = EmotionState(anger=scenario.anchors.initial_anger, trust=scenario.anchors.initial_trust)
+  talk = Episode(scenario=scenario, max_rounds=NUM_TURNS, seed=seed, state=levels)
+  for _ in range(NUM_TURNS):
+    said = get(rng.choice(STYLES)).reply(talk, rng)
+    turn = Turn(reply=Reply(raw=said, visible=said, thought='', has_thought=False, malformed=False),
+                simulator=rng.choice(user_lines), reflection='', anger=levels.anger, trust=levels.trust,
+                anger_delta=0, trust_delta=0)
+    talk = dataclasses.replace(talk, turns=(*talk.turns, turn))
+  return talk
+
+
+def exercises(scenarios: Sequence[Scenario], talks: Sequence[Episode], *, num: int, seed: int) -> list[Episode]:
+  """`num` exercises; a pure function of the arguments. `talks` lend the user's short lines."""
+  vocabulary = _vocabulary(scenarios)
+  user_lines = sorted({sentence for talk in talks for turn in talk.turns
+                       for sentence in re.findall(r'[^.!?]+[.!?]', turn.simulator)[:1]
+                       if len(sentence.split()) <= MAX_USER_WORDS})
+  return [exercise(scenarios, user_lines, vocabulary, derive_seed('exercise', seed, i)) for i in range(num)]
