@@ -182,7 +182,9 @@ class BatchSampler:
   def _sample(self, batch: dict[int, SampleRequest]) -> list[Sample]:
     """Prefill what the slots lack, decode, and read the result, in order of rows."""
     b = self._shapes.num_slots
-    held, lengths = np.zeros(b, np.int32), np.zeros(b, np.int32)
+    # A row without a request only appends junk after what it holds, for its next prompt to overwrite.
+    held = np.array([len(slot.ids) for slot in self._slots], np.int32)
+    lengths = held.copy()
     for row, request in batch.items():
       slot = self._slots[row]
       # The last prompt token is always run: its hidden state starts the response.
@@ -190,7 +192,8 @@ class BatchSampler:
       differs = np.flatnonzero(slot.ids[:limit] != request.prompt_ids[:limit])
       held[row] = differs[0] if differs.size else limit
       lengths[row] = len(request.prompt_ids)
-    span = self._shapes.span_for(int(lengths.max()) + self._sampling.max_new_tokens)
+    longest = max(len(request.prompt_ids) for request in batch.values())
+    span = self._shapes.span_for(longest + self._sampling.max_new_tokens)
     hidden, done = self._new_hidden(), held.copy()
     while np.any(done < lengths):
       chunk = self._shapes.chunk_for(int((lengths - done).max()))
