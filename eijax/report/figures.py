@@ -31,15 +31,16 @@ PALETTE: Mapping[str, tuple[str, str]] = {
     'part-3': ('#6a994e', '#7fb661'),
     'part-4': ('#9a8c98', '#8d8393'),
 }
+_LONG_NUMBER = re.compile(r'-?\d+\.\d{3,}')
 _STYLE = {
     'svg.fonttype': 'none',
     'svg.hashsalt': 'eijax',
     'font.family': ['DejaVu Sans'],
-    'font.size': 10.0,
-    'axes.labelsize': 10.0,
-    'xtick.labelsize': 9.5,
-    'ytick.labelsize': 9.5,
-    'legend.fontsize': 9.5,
+    'font.size': 11.0,
+    'axes.labelsize': 10.5,
+    'xtick.labelsize': 10.5,
+    'ytick.labelsize': 10.5,
+    'legend.fontsize': 10.5,
     'axes.unicode_minus': True,
     'axes.spines.top': False,
     'axes.spines.right': False,
@@ -102,7 +103,7 @@ def to_svg(figure: Figure, name: str, description: str) -> markupsafe.Markup:
   view_box = re.search(r'viewBox="([^"]+)"', opening).group(1)
   rest = _with_own_ids(rest, name)
   # Two decimals of a CSS pixel are finer than any screen; six double the page.
-  rest = re.sub(r'-?\d+\.\d{3,}', lambda match: f'{float(match.group()):.2f}', rest)
+  rest = re.sub(r'<[^>]*>', lambda tag: _LONG_NUMBER.sub(_two_decimals, tag.group()), rest)
   rest = re.sub(r"font: ([\d.]+px) [^;\"]*", r'font-size: \1', rest)
   rest = re.sub(r'font-family: [^;"]*;?', '', rest)
   rest = rest.replace('xlink:href', 'href')
@@ -111,6 +112,10 @@ def to_svg(figure: Figure, name: str, description: str) -> markupsafe.Markup:
   rest = re.sub(r'\s*\n\s*', '\n', rest)
   label = markupsafe.escape(clean_text(description))
   return markupsafe.Markup(f'<svg viewBox="{view_box}" role="img" aria-label="{label}">{rest.strip()}')
+
+
+def _two_decimals(number: re.Match) -> str:
+  return f'{float(number.group()):.2f}'
 
 
 def _with_own_ids(svg: str, name: str) -> str:

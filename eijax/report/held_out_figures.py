@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from eijax.report import figures
 from eijax.report import held_out
 from eijax.report.learning_figures import Panel
-from eijax.report.run_folder import Evaluation, Score
+from eijax.report.run_folder import NO_SCORE, Evaluation, Score
 from eijax.scenarios.record import SCENES
 
 
@@ -17,12 +17,12 @@ def scene_bars(before: Evaluation, after: Evaluation | None, labels: tuple[str, 
   evaluations = [('before', labels[0], before)] + ([('after', labels[1], after)] if after else [])
   names = ['All', *(scene.capitalize() for scene in SCENES)]
   with figures.style():
-    figure = figures.new_figure(480, 300)
+    figure = figures.new_figure(440, 290)
     axes = figure.subplots()
     figures.plain_axes(axes)
     width = 0.38
     for index, (role, label, evaluation) in enumerate(evaluations):
-      scores = [evaluation.overall, *(evaluation.scenes.get(scene, _NONE) for scene in SCENES)]
+      scores = [evaluation.overall, *(evaluation.scenes.get(scene, NO_SCORE) for scene in SCENES)]
       offset = (index - (len(evaluations) - 1) / 2) * width
       _bars(axes, scores, offset, width * 0.92, role, label)
     axes.axhline(0, color=figures.color('ink'), linewidth=0.9)
@@ -35,16 +35,13 @@ def scene_bars(before: Evaluation, after: Evaluation | None, labels: tuple[str, 
     described = '; '.join(
         f'{label}: ' + ', '.join(
             f'{name} {score.mean:.1f}'
-            for name, score in zip(names, [evaluation.overall, *(evaluation.scenes.get(scene, _NONE) for scene in SCENES)])
+            for name, score in zip(names, [evaluation.overall, *(evaluation.scenes.get(scene, NO_SCORE) for scene in SCENES)])
             if score.mean is not None
         )
         for _, label, evaluation in evaluations
     )
     svg = figures.to_svg(figure, 'bars', f'Held-out score by scene. {described}.')
   return Panel(title='Score by scene', note='Mean score × 100; the whiskers are 95 % intervals.', svg=svg)
-
-
-_NONE = Score(mean=None, low=None, high=None, num=0)
 
 
 def _bars(axes, scores: list[Score], offset: float, width: float, role: str, label: str) -> None:
@@ -65,7 +62,7 @@ def endings_panel(before: Evaluation, after: Evaluation | None, labels: tuple[st
   """How talks ended: one bar of shares for each evaluation."""
   evaluations = [(labels[0], before)] + ([(labels[1], after)] if after else [])
   with figures.style():
-    figure = figures.new_figure(480, 90 + 42 * len(evaluations))
+    figure = figures.new_figure(440, 90 + 42 * len(evaluations))
     axes = figure.subplots()
     axes.set_facecolor('none')
     handles = {}
@@ -132,7 +129,7 @@ def _mood(scene: str, rows: Mapping[str, list], num_rounds: int):
     for label, (level, place, axis) in spread_labels(ends, gap=9).items():
       axes.annotate(
           label, (num_rounds, level), xytext=(num_rounds * 1.03, place), textcoords='data', va='center',
-          color=figures.color(axis), fontsize=9.5, annotation_clip=False,
+          color=figures.color(axis), fontsize=10.5, annotation_clip=False,
       )
     svg = figures.to_svg(figure, f'mood-{scene}', f'{scene.capitalize()}, mean level over the rounds. {"; ".join(words)}.')
   return svg

@@ -48,7 +48,7 @@ def reward_panel(run: Run) -> Panel | None:
     figure, axes = _axes(440, 290, run)
     if _has_values(reward):
       steps = _steps(run)
-      axes.plot(*_thinned(steps, reward), color=figures.color('before'), linewidth=0.8, alpha=0.7, label='reward, each step')
+      axes.plot(*_thinned(steps, reward), color=figures.color('before'), linewidth=0.9, label='reward, each step')
       axes.plot(
           *_thinned(steps, rolling_mean(reward, window)), color=figures.color('after'), linewidth=2.2,
           label=f'reward, mean of {window} steps',
@@ -107,7 +107,7 @@ def scenes_panel(run: Run) -> Panel | None:
       )
     axes.axhline(0, color=figures.color('muted'), linewidth=0.8)
     axes.set_ylabel('reward × 100')
-    figure.legend(loc='outside upper left', ncols=4, handlelength=2.2, columnspacing=1.2)
+    figure.legend(loc='outside upper left', ncols=4, handlelength=1.9, columnspacing=1, handletextpad=0.5)
     ends = ', '.join(f'{scene} {values[~np.isnan(values)][-1]:.1f}' for scene, values in curves.items())
     svg = figures.to_svg(figure, 'scenes', f'Rolling mean of the training reward times 100 by scene; at last: {ends}.')
   return Panel(

@@ -26,6 +26,9 @@ class Score:
   num: int
 
 
+NO_SCORE = Score(mean=None, low=None, high=None, num=0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
   """One held-out evaluation. step: updates made before it. rows: results.jsonl."""
@@ -163,9 +166,9 @@ def _read_score(part: Any, where: str) -> Score:
   if not isinstance(interval, Sequence) or isinstance(interval, str) or len(interval) != 2:
     raise DataError(f'{where} = {part!r} must be an object with `score`, `ci95` of two numbers and `n`; evaluate again')
   values = [None if math.isnan(number(value)) else float(value) for value in (part.get('score'), *interval)]
-  if None in values:
-    values = [None, None, None]
   num = part.get('n')
+  if None in values:
+    return NO_SCORE
   return Score(mean=values[0], low=values[1], high=values[2], num=num if isinstance(num, int) else 0)
 
 
