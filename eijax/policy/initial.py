@@ -32,14 +32,14 @@ LOGIT_SCALE = 3.0
 SLOW_RADIANS_PER_TOKEN = 2e-3
 
 
-def _previous_token_vectors(config: PolicyConfig) -> tuple[np.ndarray, np.ndarray]:
-  """Constant query and key [H] whose rotary product peaks one token back."""
+def _lookback_vectors(config: PolicyConfig, distance: int) -> tuple[np.ndarray, np.ndarray]:
+  """Constant query and key [H] whose rotary product peaks `distance` tokens back."""
   half = config.head_dim // 2
   angle = config.rope_theta ** (-np.arange(half) / half)
   query, key = np.zeros(config.head_dim), np.zeros(config.head_dim)
   for pair in range(3):  # Three fast pairs: one alone would repeat every 2 pi tokens.
-    query[pair] = 1.0
-    key[pair], key[pair + half] = np.cos(angle[pair]), np.sin(angle[pair])
+    query[pair], query[pair + half] = np.cos(distance * angle[pair]), -np.sin(distance * angle[pair])
+    key[pair] = 1.0
   return query, key
 
 
@@ -52,9 +52,10 @@ def _slow_dims(config: PolicyConfig) -> np.ndarray:
 def with_induction_circuit(params, config: PolicyConfig, key: jax.Array):
   """Return params whose first two layers hold an induction circuit.
 
-  The residual stream is split: dimension 0 is constant, the next C dimensions
-  hold the token's code, the C after those the code of the token before it,
-  with C = min(head_dim, (hidden_dim - 1) // 2).
+  The residual stream is split: dimension 0 is constant, the next C dimensions hold
+  the token's code, the C after those the code of the token before it, and, where two
+  query heads share a key head, the last C that of the token before that: two tokens
+  tell a place in a long context better than one.
 
   Args:
     params: unboxed params of `Decoder`, as its `init` gives them.
@@ -68,50 +69,46 @@ def with_induction_circuit(params, config: PolicyConfig, key: jax.Array):
     raise UsageError(
         f'num_layers={config.num_layers}, tie_embeddings={config.tie_embeddings}, head_dim={config.head_dim}: the induction '
         'circuit needs 2 layers, tied embeddings and 4 slow rotary pairs; use larger values')
-  d, k, h = config.hidden_dim, config.num_kv_heads, config.head_dim
-  g = config.num_heads // k
-  c = min(h, (d - 1) // 2)
-  code, previous = np.arange(1, 1 + c), np.arange(1 + c, 1 + 2 * c)
+  g = config.num_heads // config.num_kv_heads
+  num_back = min(2, g)
+  c = min(config.head_dim, (config.hidden_dim - 1) // (1 + num_back))
+  code = np.arange(1, 1 + c)
+  back = [code + c * (i + 1) for i in range(num_back)]  # Dimensions of the codes 1 and 2 tokens before.
   rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
 
-  embedding = np.zeros((config.vocab_size, d), np.float32)
+  embedding = np.zeros((config.vocab_size, config.hidden_dim), np.float32)
   embedding[:, code] = rng.normal(0, EMBEDDING_STD, (config.vocab_size, c))
   embedding[:, 0] = EMBEDDING_STD * np.sqrt(c) / 2
   layers = {name: {part: np.array(value) for part, value in tree.items()} for name, tree in params['layers'].items()}
-
   # The random branches start quiet against the embedding, or they would drown the codes.
   for name in ('out', 'down'):
     layers[name]['kernel'] *= BRANCH_SCALE
+  query, keys, value, out = (layers[name]['kernel'] for name in ('query', 'key', 'value', 'out'))
 
-  # Layer 0, first key-value head: write the code of the token before.
-  to_query, to_key = _previous_token_vectors(config)
-  lookup = {'query': layers['query']['kernel'], 'key': layers['key']['kernel'],
-            'value': layers['value']['kernel'], 'out': layers['out']['kernel']}
-  lookup['key'][0, :, 0] = 0
-  lookup['key'][0, 0, 0] = to_key
-  lookup['value'][0, :, 0] = 0
-  lookup['value'][0, code, 0, np.arange(c)] = 1
+  # Layer 0, heads of the first key-value head: write the codes of the tokens before.
+  keys[0, :, 0] = value[0, :, 0] = 0
+  keys[0, 0, 0] = _lookback_vectors(config, 0)[1]
+  value[0, code, 0, np.arange(c)] = 1
   for head in range(g):
-    lookup['query'][0, :, head] = 0
-    lookup['query'][0, 0, head] = to_query
-    lookup['out'][0, head] = 0
-    lookup['out'][0, head, np.arange(c), previous] = EMBEDDING_STD / g
+    place = head % num_back
+    query[0, :, head] = out[0, head] = 0
+    query[0, 0, head] = _lookback_vectors(config, place + 1)[0]
+    out[0, head, np.arange(c), back[place]] = EMBEDDING_STD / len(range(place, g, num_back))
   layers['query_norm']['scale'][0] *= PREVIOUS_SCALE
 
-  # Layer 1, every key-value head: find the token whose predecessor is the
-  # present token, and copy its code.
-  for kv in range(k):
-    project = np.linalg.qr(rng.normal(size=(max(c, len(slow)), len(slow))))[0][:c]
-    lookup['key'][1, :, kv] = 0
-    lookup['key'][1][np.ix_(previous, [kv], slow)] = project[:, None]
-    lookup['value'][1, :, kv] = 0
-    lookup['value'][1, code, kv, np.arange(c)] = 1
+  # Layer 1, every head: find the token whose predecessors are the present tokens, and copy its code.
+  asked, held = [code, *back[:-1]], back
+  for kv in range(config.num_kv_heads):
+    keys[1, :, kv] = value[1, :, kv] = 0
+    value[1, code, kv, np.arange(c)] = 1
+    projections = [np.linalg.qr(rng.normal(size=(max(c, len(slow)), len(slow))))[0][:c] for _ in held]
+    for project, dims in zip(projections, held):
+      keys[1][np.ix_(dims, [kv], slow)] = project[:, None]
     for head in range(kv * g, (kv + 1) * g):
-      lookup['query'][1, :, head] = 0
-      lookup['query'][1][np.ix_(code, [head], slow)] = project[:, None]
-      lookup['out'][1, head] = 0
-      lookup['out'][1, head, np.arange(c), code] = COPY_GAIN * EMBEDDING_STD / config.num_heads
+      query[1, :, head] = out[1, head] = 0
+      for project, dims in zip(projections, asked):
+        query[1][np.ix_(dims, [head], slow)] = project[:, None]
+      out[1, head, np.arange(c), code] = COPY_GAIN * EMBEDDING_STD / config.num_heads
   layers['query_norm']['scale'][1] *= MATCH_SCALE
-  layers = jax.tree.map(jnp.asarray, layers)
   final_norm = {'scale': params['final_norm']['scale'] * LOGIT_SCALE}
-  return {**params, 'final_norm': final_norm, 'embedding': jnp.asarray(embedding), 'layers': layers}
+  return {**params, 'final_norm': final_norm, 'embedding': jnp.asarray(embedding), 'layers': jax.tree.map(jnp.asarray, layers)}

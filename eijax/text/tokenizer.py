@@ -93,7 +93,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts), model_writer=model, vocab_size=vocab_size, model_type='bpe',
         byte_fallback=True, split_digits=True, normalization_rule_name='identity', character_coverage=1.0,
-        num_threads=1, minloglevel=2, control_symbols=list(CONTROL_PIECES))
+        remove_extra_whitespaces=False, num_threads=1, minloglevel=2, control_symbols=list(CONTROL_PIECES))
   except RuntimeError as error:
     raise DataError(f'vocab_size={vocab_size} cannot be reached from these texts ({error}); use fewer pieces') from None
   return Tokenizer(model.getvalue())

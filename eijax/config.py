@@ -1,0 +1,148 @@
+"""All values of a training run, in one frozen tree.
+
+Each room declares and checks its own part; here the parts meet, and facts that span
+them are checked. A run is a function of one config.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from eijax.errors import UsageError
+from eijax.learning.advantages import AdvantageConfig, algorithm_config
+from eijax.learning.losses import PolicyLossConfig
+from eijax.learning.optimizer import OptimizerConfig
+from eijax.learning.packing import PackingConfig
+from eijax.policy.config import PolicyConfig
+from eijax.rewards.config import RewardConfig
+from eijax.sampling.config import SamplerShapes, SamplingConfig
+from eijax.warmup.config import WarmupConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimulatorConfig:
+  """The user's side. No url: the embedded simulator, in a process of its own.
+
+  max_attempts: answers asked for until one can be read. timeout_secs: longest silence
+  of the endpoint. max_retries: tries after a network failure. concurrency: requests in flight.
+  """
+
+  urls: tuple[str, ...] = ()
+  model: str = 'eijax-embedded'
+  temperature: float = 0.7
+  max_tokens: int = 1024
+  max_attempts: int = 8
+  timeout_secs: float = 150.0
+  max_retries: int = 8
+  concurrency: int = 64
+
+  def __post_init__(self):
+    for name in ('max_tokens', 'max_attempts', 'concurrency'):
+      if getattr(self, name) < 1:
+        raise UsageError(f'simulator {name}={getattr(self, name)} must be at least 1')
+    if self.max_retries < 0 or not self.timeout_secs > 0 or not self.temperature >= 0:
+      raise UsageError(f'simulator max_retries={self.max_retries} and temperature={self.temperature} must be at least 0, '
+                       f'timeout_secs={self.timeout_secs} above 0')
+
+  @property
+  def embedded(self) -> bool:
+    return not self.urls
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpisodeConfig:
+  """Talks of a step: scenarios_per_step groups of group_size, at most max_rounds rounds each.
+
+  thinking: the policy is told to think inside <think> tags first.
+  """
+
+  scenarios_per_step: int = 16
+  group_size: int = 8
+  max_rounds: int = 8
+  thinking: bool = True
+
+  def __post_init__(self):
+    for name in ('scenarios_per_step', 'group_size', 'max_rounds'):
+      if getattr(self, name) < 1:
+        raise UsageError(f'{name}={getattr(self, name)} must be at least 1')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+  """num_micro_batches: of each mini-batch, whose gradients are added up. chunk_length: positions
+  whose logits exist at a time; 0 for all."""
+
+  num_micro_batches: int = 1
+  chunk_length: int = 512
+
+  def __post_init__(self):
+    if self.num_micro_batches < 1 or self.chunk_length < 0:
+      raise UsageError(f'num_micro_batches={self.num_micro_batches} must be at least 1, '
+                       f'chunk_length={self.chunk_length} at least 0')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+  """Held-out talks: num_samples per scenario, before, after, and every `every` steps (0: not between)."""
+
+  num_samples: int = 1
+  every: int = 30
+
+  def __post_init__(self):
+    if self.num_samples < 1 or self.every < 0:
+      raise UsageError(f'eval_samples={self.num_samples} must be at least 1, eval_every={self.every} at least 0')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+  """One training run. `policy_source` is empty for the preset's own policy, else a folder."""
+
+  preset: str
+  algorithm: str = 'ctc_grpo'
+  seed: int = 0
+  num_steps: int = 250
+  checkpoint_every: int = 10
+  scenarios: str
+  policy_source: str = ''
+  mesh: str = ''
+  policy: PolicyConfig
+  sampling: SamplingConfig
+  sampler: SamplerShapes
+  episodes: EpisodeConfig
+  simulator: SimulatorConfig = SimulatorConfig()
+  rewards: RewardConfig = RewardConfig()
+  advantages: AdvantageConfig = AdvantageConfig()
+  loss: PolicyLossConfig = PolicyLossConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  packing: PackingConfig
+  learner: LearnerConfig = LearnerConfig()
+  evaluation: EvaluationConfig = EvaluationConfig()
+  warmup: WarmupConfig | None = None
+
+  def __post_init__(self):
+    if self.num_steps < 1 or self.checkpoint_every < 1 or self.seed < 0:
+      raise UsageError(f'num_steps={self.num_steps} and checkpoint_every={self.checkpoint_every} must be at least 1, '
+                       f'seed={self.seed} at least 0')
+    if self.sampling.max_new_tokens >= self.sampler.max_tokens:
+      raise UsageError(f'max_new_tokens={self.sampling.max_new_tokens} must be below the context, '
+                       f'spans[-1]={self.sampler.max_tokens}')
+    if self.packing.row_lengths[-1] < self.sampler.max_tokens:
+      raise UsageError(f'row_lengths={self.packing.row_lengths} must end at {self.sampler.max_tokens} (the context, '
+                       'spans[-1]) or above: the learner has to hold every talk that the sampler can produce')
+    # Catches an algorithm whose name contradicts alpha or sigma_min.
+    algorithm_config(self.algorithm)
+
+
+def to_plain(value: Any) -> Any:
+  """A config as nested dicts, lists and scalars, for JSON."""
+  if dataclasses.is_dataclass(value):
+    return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+  return list(value) if isinstance(value, tuple) else value
+
+
+def differences(old: Any, new: Any, path: str = '') -> list[tuple[str, Any, Any]]:
+  """(dotted name, old, new) wherever two plain configs differ."""
+  if isinstance(old, Mapping) and isinstance(new, Mapping):
+    return [difference for key in sorted({*old, *new})
+            for difference in differences(old.get(key), new.get(key), f'{path}.{key}' if path else key)]
+  return [] if old == new else [(path, old, new)]

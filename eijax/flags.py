@@ -1,0 +1,173 @@
+"""absl flags of `eijax.train`, and the one way from flags to a config.
+
+Each flag names the config value that it overrides; a flag that is not given leaves
+the preset's value. Nothing else in the project reads flags.
+"""
+
+import dataclasses
+from typing import Any
+
+from absl import flags
+
+from eijax import presets
+from eijax.config import RunConfig
+from eijax.errors import UsageError
+from eijax.learning.advantages import ALGORITHMS, algorithm_config
+
+# Flag name -> (dotted config path, help). The type is that of the preset's value.
+OVERRIDES: dict[str, tuple[str, str]] = {
+    'algorithm': ('algorithm', f'Advantage estimator: {", ".join(sorted(ALGORITHMS))}.'),
+    'alpha': ('advantages.alpha', 'Weight of the centred turn credit.'),
+    'sigma_min': ('advantages.sigma_min', 'Floor of the standard deviation of rewards in a group.'),
+    'clip_epsilon': ('loss.clip_epsilon', 'Half-width of the clip of the importance ratio.'),
+    'entropy_coef': ('loss.entropy_coef', 'Weight of the entropy bonus.'),
+    'learning_rate': ('optimizer.learning_rate', 'Peak learning rate.'),
+    'warmup_fraction': ('optimizer.warmup_fraction', 'Share of the steps over which the learning rate rises.'),
+    'final_fraction': ('optimizer.final_fraction', 'Share of the peak at which the cosine decay ends.'),
+    'beta1': ('optimizer.beta1', "AdamW's decay of the first moment."),
+    'beta2': ('optimizer.beta2', "AdamW's decay of the second moment."),
+    'epsilon': ('optimizer.epsilon', "AdamW's epsilon."),
+    'weight_decay': ('optimizer.weight_decay', "AdamW's decoupled weight decay."),
+    'max_grad_norm': ('optimizer.max_grad_norm', 'Global norm that gradients are clipped to; 0 for none.'),
+    'num_steps': ('num_steps', 'Training steps.'),
+    'scenarios_per_step': ('episodes.scenarios_per_step', 'Scenarios (groups) a step.'),
+    'group_size': ('episodes.group_size', 'Talks per scenario in a step.'),
+    'max_rounds': ('episodes.max_rounds', 'Rounds after which a talk ends.'),
+    'thinking': ('episodes.thinking', 'Have the policy think inside <think> tags before it speaks.'),
+    'seed': ('seed', 'Seed of everything random.'),
+    'scenarios': ('scenarios', 'Folder with train/ and test/, each holding SCENE_final.jsonl files.'),
+    'mesh': ('mesh', 'Devices per axis, e.g. data=1,fsdp=8,tensor=2; empty puts all of them on fsdp.'),
+    'simulator_url': ('simulator.urls', 'Comma-separated base URLs (http://host:port/v1); empty for the embedded simulator.'),
+    'simulator_model': ('simulator.model', 'Model name that the simulator endpoints know.'),
+    'simulator_temperature': ('simulator.temperature', 'Sampling temperature of the simulator.'),
+    'simulator_max_tokens': ('simulator.max_tokens', 'Tokens of one simulator answer, its private reflection included.'),
+    'simulator_max_attempts': ('simulator.max_attempts', 'Answers asked for until one can be read.'),
+    'simulator_timeout_secs': ('simulator.timeout_secs', 'Longest silence of the simulator in a request, in seconds.'),
+    'simulator_max_retries': ('simulator.max_retries', 'Tries after a network failure of a request.'),
+    'simulator_concurrency': ('simulator.concurrency', 'Requests to the simulator in flight.'),
+    'temperature': ('sampling.temperature', 'Sampling temperature of the policy.'),
+    'top_p': ('sampling.top_p', 'Nucleus of the policy; 1 keeps every token.'),
+    'top_k': ('sampling.top_k', 'Most probable tokens kept; 0 keeps every token.'),
+    'max_new_tokens': ('sampling.max_new_tokens', 'Tokens that the policy may sample in a turn.'),
+    'num_slots': ('sampler.num_slots', 'Talks that are sampled at once.'),
+    'spans': ('sampler.spans', 'Comma-separated cache lengths to compile for; the last is the context length in tokens.'),
+    'chunks': ('sampler.chunks', 'Comma-separated prefill lengths to compile for, in tokens.'),
+    'row_lengths': ('packing.row_lengths', 'Comma-separated lengths of packed rows to compile for, in tokens.'),
+    'rows_per_minibatch': ('packing.rows_per_minibatch', 'Rows of an optimizer update.'),
+    'num_minibatches': ('packing.num_minibatches', 'Optimizer updates that a step aims at.'),
+    'num_micro_batches': ('learner.num_micro_batches', 'Parts of a mini-batch whose gradients are added up.'),
+    'chunk_length': ('learner.chunk_length', 'Positions whose logits exist at a time; 0 for all.'),
+    'missing_think_penalty': ('rewards.missing_think_penalty', 'Penalty times the share of turns without a thought.'),
+    'parse_penalty': ('rewards.parse_penalty', 'Penalty, once, for a talk with a malformed turn.'),
+    'format_penalty': ('rewards.format_penalty', 'Penalty times the share of turns with a format fault; 0 is off.'),
+    'hard_veto': ('rewards.hard_veto', 'Reward -1 for a talk with a format fault.'),
+    'eval_samples': ('evaluation.num_samples', 'Held-out talks per scenario.'),
+    'eval_every': ('evaluation.every', 'Steps between held-out evaluations; 0 for only before and after.'),
+    'checkpoint_every': ('checkpoint_every', 'Steps between checkpoints.'),
+    'vocab_size': ('policy.vocab_size', 'Pieces of the vocabulary.'),
+    'num_layers': ('policy.num_layers', 'Decoder layers.'),
+    'hidden_dim': ('policy.hidden_dim', 'Width of the residual stream.'),
+    'num_heads': ('policy.num_heads', 'Query heads.'),
+    'num_kv_heads': ('policy.num_kv_heads', 'Key-value heads.'),
+    'head_dim': ('policy.head_dim', 'Width of a head.'),
+    'mlp_dim': ('policy.mlp_dim', 'Width of the gated MLP.'),
+    'rope_theta': ('policy.rope_theta', 'Base of the rotary angles.'),
+    'norm_eps': ('policy.norm_eps', 'Epsilon of the RMS norms.'),
+    'tie_embeddings': ('policy.tie_embeddings', 'Share the embedding with the output head.'),
+    'scan_unroll': ('policy.scan_unroll', 'Layers per iteration of the scan over layers.'),
+    'param_dtype': ('policy.param_dtype', 'Type of the weights that the optimizer updates.'),
+    'compute_dtype': ('policy.compute_dtype', 'Type that the layers multiply in: float32 or bfloat16.'),
+    'remat': ('policy.remat', 'What the backward pass recomputes: none, full or dots.'),
+    'warmup_exercises': ('warmup.num_exercises', 'Exercises of the supervised warm-up.'),
+    'warmup_talks': ('warmup.num_talks', 'Scripted talks of the supervised warm-up.'),
+    'warmup_passes': ('warmup.num_passes', 'Passes over the scripted talks.'),
+    'warmup_learning_rate': ('warmup.optimizer.learning_rate', 'Peak learning rate of the supervised warm-up.'),
+    'warmup_rows': ('warmup.packing.rows_per_minibatch', 'Rows of an update of the supervised warm-up.'),
+}
+
+
+def value_at(config: Any, path: str) -> Any:
+  """The config value at a dotted path."""
+  for name in path.split('.'):
+    config = getattr(config, name, None)
+  return config
+
+
+def replace_at(config: Any, path: str, value: Any) -> Any:
+  """The config with another value at a dotted path; every part on the way is checked again."""
+  name, _, rest = path.partition('.')
+  if config is None:
+    raise UsageError(f'{path} cannot be set: this preset has no such part')
+  if rest:
+    value = replace_at(getattr(config, name), rest, value)
+  return dataclasses.replace(config, **{name: value})
+
+
+def _shown(value: Any) -> str:
+  return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def define() -> None:
+  """Define the flags. Call once, in the entry point."""
+  flags.DEFINE_string('preset', 'demo', f'Recipe that the other flags start from: {", ".join(presets.PRESETS)}.')
+  flags.DEFINE_string('policy', None, "Preset name, or a folder of a former run, whose policy to start from. Default: the preset's own.")
+  flags.DEFINE_bool('tpu', False, 'Run on the TPU devices of this host or pod slice, and on nothing else.')
+  flags.DEFINE_string('workdir', None, 'Folder of the run. Default: runs/PRESET-ALGORITHM-seedSEED.')
+  flags.DEFINE_bool('resume', True, 'Go on where the workdir stopped; with --noresume a workdir with a run in it is refused.')
+  demo = presets.get('demo')
+  for name, (path, text) in OVERRIDES.items():
+    value = value_at(demo, path)
+    text = f'{text} Default: of the preset (demo: {_shown(value) or "none"}).'
+    if isinstance(value, bool):
+      flags.DEFINE_bool(name, None, text)
+    elif isinstance(value, int):
+      flags.DEFINE_integer(name, None, text)
+    elif isinstance(value, float):
+      flags.DEFINE_float(name, None, text)
+    elif name in ('spans', 'chunks', 'row_lengths'):
+      flags.DEFINE_list(name, None, text)
+    elif isinstance(value, tuple):
+      flags.DEFINE_list(name, None, text)
+    else:
+      flags.DEFINE_string(name, None, text)
+
+
+def _typed(name: str, given: Any, example: Any) -> Any:
+  if not isinstance(example, tuple):
+    return given
+  if name == 'simulator_url':
+    return tuple(part.strip() for part in given if part.strip())
+  try:
+    return tuple(int(part) for part in given)
+  except ValueError:
+    raise UsageError(f'--{name}={",".join(given)} must be comma-separated integers, e.g. {_shown(example)}') from None
+
+
+def build_config(values: flags.FlagValues) -> RunConfig:
+  """The run's config from parsed flags.
+
+  Raises:
+    UsageError: an unknown preset or algorithm, or a value that breaks a rule.
+  """
+  config = presets.get(values.preset)
+  given = {name: values[name].value for name in OVERRIDES if values[name].value is not None}
+  advantages = algorithm_config(
+      given.get('algorithm', config.algorithm), alpha=given.pop('alpha', None), sigma_min=given.pop('sigma_min', None))
+  config = dataclasses.replace(config, advantages=advantages)
+  # Values that bound each other change together: the rows of the learner hold what the sampler may produce.
+  if 'spans' in given and 'row_lengths' not in given:
+    spans = _typed('spans', given['spans'], config.sampler.spans)
+    if max(spans) > config.packing.row_lengths[-1]:
+      given = {'row_lengths': [str(max(spans))]} | given
+  if 'row_lengths' in given:
+    given = {'row_lengths': given.pop('row_lengths')} | given
+  for name, value in given.items():
+    path = OVERRIDES[name][0]
+    config = replace_at(config, path, _typed(name, value, value_at(config, path)))
+  if values.policy is not None:
+    if values.policy in presets.PRESETS:
+      other = presets.get(values.policy)
+      config = dataclasses.replace(config, policy=other.policy, warmup=other.warmup)
+    else:
+      config = dataclasses.replace(config, policy_source=values.policy)
+  return config

@@ -1,0 +1,94 @@
+"""Recipes by name. A preset is a complete config; flags override single values.
+
+The Qwen3 recipes follow arXiv 2606.15532, section 4 and appendix; the shapes are those
+of the published models (https://arxiv.org/abs/2505.09388, table 1).
+"""
+
+import os
+
+from eijax.config import EpisodeConfig, EvaluationConfig, LearnerConfig, RunConfig, SimulatorConfig
+from eijax.errors import UsageError
+from eijax.learning.optimizer import OptimizerConfig
+from eijax.learning.packing import PackingConfig
+from eijax.policy.config import PolicyConfig
+from eijax.sampling.config import SamplerShapes, SamplingConfig
+from eijax.warmup.config import WarmupConfig
+
+DEFAULT_SCENARIOS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'scenario_data')
+
+
+def demo() -> RunConfig:
+  """A tiny policy that learns on two CPU cores in minutes, from the embedded defaults."""
+  context = 896
+  return RunConfig(
+      preset='demo',
+      num_steps=24,
+      checkpoint_every=4,
+      scenarios=DEFAULT_SCENARIOS,
+      policy=PolicyConfig(
+          vocab_size=3072, num_layers=4, hidden_dim=128, num_heads=2, num_kv_heads=1, head_dim=64, mlp_dim=384,
+          tie_embeddings=True, scan_unroll=4),
+      sampling=SamplingConfig(temperature=0.8, max_new_tokens=48),
+      sampler=SamplerShapes(num_slots=64, spans=(512, context), chunks=(64, 384)),
+      episodes=EpisodeConfig(scenarios_per_step=8, group_size=8, thinking=False),
+      # The embedded simulator shares the machine: more requests in flight would only queue.
+      simulator=SimulatorConfig(concurrency=8),
+      optimizer=OptimizerConfig(learning_rate=5e-4, beta2=0.98),
+      packing=PackingConfig(row_lengths=(context,), rows_per_minibatch=16, num_minibatches=4),
+      learner=LearnerConfig(num_micro_batches=4, chunk_length=256),
+      evaluation=EvaluationConfig(num_samples=4, every=0),
+      warmup=WarmupConfig(
+          num_exercises=700, num_talks=240, num_passes=2,
+          packing=PackingConfig(row_lengths=(1280,), rows_per_minibatch=2),
+          optimizer=OptimizerConfig(learning_rate=2e-3, warmup_fraction=0.05, beta2=0.98)),
+  )
+
+
+def _qwen3(name: str, policy: PolicyConfig, *, num_steps: int, prompt: int, response: int) -> RunConfig:
+  """The paper's recipe for a published Qwen3 policy."""
+  context = prompt + response
+  return RunConfig(
+      preset=name,
+      num_steps=num_steps,
+      checkpoint_every=10,
+      scenarios=DEFAULT_SCENARIOS,
+      policy=policy,
+      sampling=SamplingConfig(temperature=0.6, top_p=0.95, top_k=20, max_new_tokens=1024),
+      sampler=SamplerShapes(num_slots=128, spans=(context // 4, context // 2, context), chunks=(256, 1024)),
+      episodes=EpisodeConfig(scenarios_per_step=16, group_size=8, thinking=True),
+      optimizer=OptimizerConfig(learning_rate=1e-6),
+      # About 256 turn samples, or 32 talks, an update: four updates a step.
+      packing=PackingConfig(row_lengths=(context,), rows_per_minibatch=128, num_minibatches=4),
+      learner=LearnerConfig(num_micro_batches=8, chunk_length=512),
+      evaluation=EvaluationConfig(num_samples=1, every=30),
+  )
+
+
+def qwen3_8b() -> RunConfig:
+  """Qwen3-8B: 250 steps, prompts of 8,192 and responses of 1,536 tokens."""
+  policy = PolicyConfig(
+      vocab_size=151936, num_layers=36, hidden_dim=4096, num_heads=32, num_kv_heads=8, head_dim=128, mlp_dim=12288,
+      compute_dtype='bfloat16', remat='full')
+  return _qwen3('qwen3_8b', policy, num_steps=250, prompt=8192, response=1536)
+
+
+def qwen3_32b() -> RunConfig:
+  """Qwen3-32B: 120 steps, prompts of 16,384 and responses of 8,192 tokens."""
+  policy = PolicyConfig(
+      vocab_size=151936, num_layers=64, hidden_dim=5120, num_heads=64, num_kv_heads=8, head_dim=128, mlp_dim=25600,
+      compute_dtype='bfloat16', remat='full')
+  return _qwen3('qwen3_32b', policy, num_steps=120, prompt=16384, response=8192)
+
+
+PRESETS = {'demo': demo, 'qwen3_8b': qwen3_8b, 'qwen3_32b': qwen3_32b}
+
+
+def get(name: str) -> RunConfig:
+  """The preset called `name`.
+
+  Raises:
+    UsageError: unknown name.
+  """
+  if name not in PRESETS:
+    raise UsageError(f'preset={name!r} is unknown; use one of {", ".join(PRESETS)}')
+  return PRESETS[name]()

@@ -1,0 +1,238 @@
+"""Train a policy by CTC-GRPO against a user simulator: python -m eijax.train.
+
+One step: scenarios -> talks (sampler <-> simulator over HTTP) -> rewards -> advantages
+-> packed mini-batches -> sharded loss and updates -> checkpoint and metrics. Held-out
+talks before and after, and report.html, say what came of it.
+"""
+
+import contextlib
+import os
+import sys
+import time
+
+from absl import app, flags
+import jax
+import numpy as np
+import tqdm
+
+from eijax import flags as flags_lib
+from eijax.chat.client import ChatClient
+from eijax.checkpoints import layout
+from eijax.checkpoints.folder import CheckpointFolder
+from eijax.config import RunConfig, to_plain
+from eijax.errors import EijaxError, UsageError
+from eijax.evaluation.run import evaluate
+from eijax.learning import losses, optimizer as optimizer_lib, packing, scoring, sharding, step as step_lib
+from eijax.policy.decoder import Decoder
+from eijax.report.write import write_report
+from eijax.rollouts.ports import EpisodeJob
+from eijax.rollouts.runner import run_rollouts
+from eijax.rollouts.token_policy import TokenPolicy
+from eijax.sampling.sampler import BatchSampler
+from eijax.scenarios.load import load_split
+from eijax.scenarios.order import step_scenarios
+from eijax.seeds import derive_seed
+from eijax.simulator.client import SimulatorClient
+from eijax.simulator.server import running_server
+from eijax.text.chat_format import ChatFormat
+from eijax.training import devices, experience as experience_lib, policy_source
+from eijax.training.run_folder import RunFolder
+
+KEYS_VARIABLE = 'EIJAX_SIMULATOR_API_KEYS'
+
+
+@contextlib.contextmanager
+def open_simulator(config: RunConfig):
+  """A checked client of the simulator: the given endpoints, or an embedded one of our own."""
+  settings = config.simulator
+  with contextlib.ExitStack() as stack:
+    urls = settings.urls or (stack.enter_context(running_server(seed=config.seed)),)
+    keys = [] if settings.embedded else [key for key in os.environ.get(KEYS_VARIABLE, '').split(',') if key.strip()]
+    chat = ChatClient(
+        urls, settings.model, [key.strip() for key in keys], timeout_secs=settings.timeout_secs,
+        max_retries=settings.max_retries, concurrency=settings.concurrency, key_variable=KEYS_VARIABLE)
+    stack.callback(chat.close)
+    client = SimulatorClient(
+        chat, temperature=settings.temperature, max_tokens=settings.max_tokens, max_attempts=settings.max_attempts)
+    client.check()
+    yield client
+
+
+class Stopwatch:
+  """Seconds spent in each named phase of a step."""
+
+  def __init__(self):
+    self.seconds: dict[str, float] = {}
+
+  @contextlib.contextmanager
+  def phase(self, name: str):
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self.seconds[f'seconds/{name}'] = self.seconds.get(f'seconds/{name}', 0.0) + time.perf_counter() - start
+
+
+def mean_of_updates(updates: list[dict]) -> dict[str, float]:
+  """Metrics of a step's updates: means, but the largest of each maximum, and the number of tokens in all."""
+  updates = jax.device_get(updates)
+  result = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
+  for name in result:
+    if name.endswith('_max'):
+      result[name] = float(max(update[name] for update in updates))
+  result['num_tokens'] = float(sum(update['num_tokens'] for update in updates))
+  result['num_updates'] = len(updates)
+  return result
+
+
+def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
+  """Run (or go on with) the training that `config` describes."""
+  # ---- Devices and mesh --------------------------------------------------------------------------
+  if tpu:
+    devices.require_tpu()
+  mesh = sharding.make_mesh(config.mesh)
+  print(f'devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}', flush=True)
+
+  # ---- Input -------------------------------------------------------------------------------------
+  train_set, test_set = load_split(config.scenarios, 'train'), load_split(config.scenarios, 'test')
+  run = RunFolder(workdir, to_plain(config), resume=resume)
+  print(f'{len(train_set)} training and {len(test_set)} held-out scenarios; workdir {run.path}', flush=True)
+
+  with open_simulator(config) as simulator, CheckpointFolder(run.checkpoints) as checkpoints:
+    # ---- Policy ----------------------------------------------------------------------------------
+    start_step = layout.latest_step(run.checkpoints)
+    if start_step is not None:
+      policy_config, tokenizer = policy_source.read_description(run.policy)
+    elif config.policy_source:
+      policy_config, tokenizer, params = policy_source.from_run(config.policy_source, config, mesh)
+    elif config.warmup is not None:
+      policy_config, tokenizer, params = policy_source.from_warm_up(config, mesh, train_set)
+    else:
+      raise UsageError(f'preset={config.preset!r} starts from a trained policy and has none of its own; give --policy=FOLDER')
+    decoder, chat_format = Decoder(policy_config), ChatFormat(tokenizer)
+    print(f'policy: {policy_config.num_params:,} parameters', flush=True)
+
+    # ---- Train state and update ------------------------------------------------------------------
+    optimizer = optimizer_lib.make_optimizer(config.optimizer)
+    abstract = step_lib.abstract_train_state(step_lib.params_init(decoder), optimizer, mesh)
+    if start_step is not None:
+      start_step, state, _ = checkpoints.restore(abstract)
+      print(f'resumed at step {start_step}', flush=True)
+    else:
+      start_step, state = 0, step_lib.train_state_of(params, optimizer, abstract)
+      del params  # Part of the state from here on.
+      policy_source.save_description(run.policy, policy_config, tokenizer)
+      checkpoints.save(0, state, {'step': 0})
+    run.rewind(start_step)
+    score_fn = scoring.make_score_fn(
+        decoder, temperature=config.sampling.temperature, chunk_length=config.learner.chunk_length)
+    update = step_lib.make_update_step(
+        score_fn, losses.policy_loss_fn(config.loss), optimizer, mesh, step_lib.state_shardings(abstract))
+
+    # ---- Sampler ---------------------------------------------------------------------------------
+    sampler = BatchSampler(
+        decoder, mesh, config.sampler, config.sampling, stop_ids=chat_format.stop_ids,
+        sampleable_ids=tokenizer.sampleable_ids(config.episodes.thinking))
+    sampler.warm_up(state.params)
+    policy = TokenPolicy(chat_format, sampler)
+
+    # ---- Held-out evaluation ---------------------------------------------------------------------
+    def evaluate_at(step: int) -> dict:
+      sampler.set_params(state.params)
+      policy.start_phase()
+      scores = []
+      with tqdm.tqdm(total=len(test_set) * config.evaluation.num_samples, desc=f'held-out talks at step {step}',
+                     unit='talk') as progress:
+
+        def show(rollout) -> None:
+          reward = experience_lib.outcome_score(rollout.episode)
+          scores.extend([] if reward is None else [100 * reward.score])
+          progress.set_postfix_str(f'score {np.mean(scores or [np.nan]):+.1f}', refresh=False)
+          progress.update()
+
+        summary = evaluate(
+            test_set, policy, simulator, run.eval_folder(step), model_name=f'{config.preset} at step {step}',
+            simulator_name=config.simulator.model, max_rounds=config.episodes.max_rounds,
+            thinking=config.episodes.thinking, seed=config.seed, num_samples=config.evaluation.num_samples, on_finish=show)
+      sampler.release()
+      part = summary['overall']
+      if part['score'] is None:
+        raise EijaxError(f'all {summary["n"]} held-out talks at step {step} failed; see {run.eval_folder(step)}/results.jsonl')
+      print(f'held-out score at step {step}: {part["score"]:+.1f} [{part["ci95"][0]:+.1f}, {part["ci95"][1]:+.1f}]', flush=True)
+      return summary
+
+    if not (run.eval_folder(0) / 'summary.json').exists():
+      evaluate_at(0)
+
+    # ---- Loop ------------------------------------------------------------------------------------
+    simulator.stats(reset=True)
+    progress = tqdm.tqdm(total=config.num_steps, initial=start_step, desc='training', unit='step')
+    for step in range(start_step, config.num_steps):
+      watch = Stopwatch()
+      with watch.phase('total'):
+        with watch.phase('rollout'):
+          sampler.set_params(state.params)
+          policy.start_phase()
+          jobs = [
+              EpisodeJob(scenario=scenario, seed=derive_seed('training', config.seed, step, scenario.id, place, trace),
+                         key=f'{step}/{place}/{scenario.id}/{trace}')
+              for place, scenario in enumerate(
+                  step_scenarios(train_set, step, config.episodes.scenarios_per_step, config.seed))
+              for trace in range(config.episodes.group_size)
+          ]
+          rollouts = run_rollouts(
+              jobs, policy, simulator, max_rounds=config.episodes.max_rounds, thinking=config.episodes.thinking)
+          sampler.release()
+        with watch.phase('update'):
+          experience = experience_lib.score(
+              rollouts, thinking=config.episodes.thinking, rewards=config.rewards, advantages=config.advantages)
+          segments = experience_lib.segments(experience, config.packing.row_lengths[-1])
+          rate = optimizer_lib.learning_rate_at(config.optimizer, step, config.num_steps)
+          updates = []
+          for batch in packing.pack_minibatches(segments, config.packing, seed=derive_seed('packing', config.seed, step)):
+            state, metrics = update(state, sharding.put_batch(batch, mesh, config.learner.num_micro_batches), rate)
+            updates.append(metrics)
+          learned = mean_of_updates(updates)
+        with watch.phase('checkpoint'):
+          last = step + 1 == config.num_steps
+          if last or (step + 1) % config.checkpoint_every == 0:
+            checkpoints.save(step + 1, state, {'step': step + 1})
+      talked = experience_lib.metrics(experience)
+      served = simulator.stats(reset=True)
+      run.write_episodes(step, experience_lib.episode_rows(experience))
+      run.add_metrics({
+          'step': step, **talked, **learned,
+          **{f'simulator_{name}': value for name, value in served.items()},
+          'tokens_per_sec': sum(map(len, segments)) / watch.seconds['seconds/total'],
+          'peak_memory_mib': devices.peak_memory_mib(),
+          **watch.seconds,
+      })
+      progress.set_postfix_str(f'reward {100 * talked["reward"]:+.1f}, entropy {learned["entropy"]:.2f}', refresh=False)
+      progress.update()
+      every = config.evaluation.every
+      if every and (step + 1) % every == 0 and not last:
+        evaluate_at(step + 1)
+    progress.close()
+
+    # ---- After -----------------------------------------------------------------------------------
+    if not (run.eval_folder(config.num_steps) / 'summary.json').exists():
+      evaluate_at(config.num_steps)
+  print(f'report: {write_report(run.path)}', flush=True)
+
+
+def main(argv: list[str]) -> None:
+  try:
+    if len(argv) > 1:
+      raise UsageError(f'unexpected argument {argv[1]!r}; every setting is a flag, see --help')
+    values = flags.FLAGS
+    config = flags_lib.build_config(values)
+    workdir = values.workdir or os.path.join('runs', f'{config.preset}-{config.algorithm}-seed{config.seed}')
+    train(config, workdir, tpu=values.tpu, resume=values.resume)
+  except EijaxError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+if __name__ == '__main__':
+  flags_lib.define()
+  app.run(main)

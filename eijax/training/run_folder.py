@@ -1,0 +1,119 @@
+"""The files of a run: config, metrics, episodes, evaluations. No arrays.
+
+    config.json  metrics.jsonl  episodes/step_NNNNNN.jsonl  eval/step_NNNNNN/
+    policy/{config.json,tokenizer.model}  checkpoints/  report.html
+"""
+
+from collections.abc import Mapping, Sequence
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+from eijax import __version__, jsonl
+from eijax.config import differences
+from eijax.errors import CheckpointError, EijaxError, UsageError
+
+# Said beside the settings, but not part of them.
+_DESCRIPTION = ('versions', 'git_revision')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sentencepiece', 'requests')
+
+
+def step_name(step: int) -> str:
+  return f'step_{step:06d}'
+
+
+def versions() -> dict[str, str]:
+  """Versions of this project, Python and the packages that shape a result."""
+  return {'eijax': __version__, 'python': platform.python_version(),
+          **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def git_revision() -> str | None:
+  """Revision of the checkout that the code runs from, '+changes' if it is modified; None outside one."""
+  folder = os.path.dirname(os.path.abspath(__file__))
+
+  def git(*words: str) -> str:
+    return subprocess.run(('git', '-C', folder, *words), capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+  try:
+    # An installed copy may lie inside some other project's checkout.
+    git('ls-files', '--error-unmatch', os.path.basename(__file__))
+    return git('rev-parse', 'HEAD') + ('+changes' if git('status', '--porcelain', '--untracked-files=no') else '')
+  except (OSError, subprocess.SubprocessError):
+    return None
+
+
+class RunFolder:
+  """Owns a workdir's plain files.
+
+  Args:
+    path: created if need be.
+    config: plain settings of this run (config.to_plain).
+    resume: go on with a run that the folder holds; it must have the same settings.
+  Raises:
+    UsageError: the folder holds another run, or a run and resume is false.
+    EijaxError: the folder cannot be written.
+  """
+
+  def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], *, resume: bool):
+    self.path = pathlib.Path(path)
+    config_path = self.path / 'config.json'
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self.resumed = config_path.exists()
+    except OSError as error:
+      raise EijaxError(f'workdir {self.path} cannot be created or read ({error.strerror}); choose another --workdir') from None
+    if not self.resumed:
+      self._refuse_strangers()
+      jsonl.write_json(config_path, {**config, 'versions': versions(), 'git_revision': git_revision()})
+    elif not resume:
+      raise UsageError(f'workdir {self.path} holds a run already; drop --noresume to go on with it, or choose another --workdir')
+    else:
+      self._compare(jsonl.read_json(config_path), config)
+
+  def _refuse_strangers(self) -> None:
+    if (self.path / 'checkpoints').exists() or (self.path / 'metrics.jsonl').exists():
+      raise CheckpointError(f'workdir {self.path} holds parts of a run but no config.json; restore that file, or choose another --workdir')
+
+  def _compare(self, old: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    old = {key: value for key, value in old.items() if key not in _DESCRIPTION}
+    changed = differences(old, config)
+    if changed:
+      shown = '; '.join(f'{name} was {before!r}, now {now!r}' for name, before, now in changed[:6])
+      more = f' and {len(changed) - 6} more' if len(changed) > 6 else ''
+      raise UsageError(f'workdir {self.path} holds a run with other settings ({shown}{more}); '
+                       'use those settings to go on with it, or choose another --workdir')
+
+  def rewind(self, step: int) -> None:
+    """Forget what was written for steps that the checkpoint does not hold: those from `step` on.
+
+    They are about to be run again, to the same result.
+    """
+    metrics = self.path / 'metrics.jsonl'
+    if metrics.exists():
+      jsonl.write_lines(metrics, [row for row in jsonl.read_objects(metrics) if row['step'] < step])
+    for file in (self.path / 'episodes').glob('step_*.jsonl'):
+      if int(file.stem.removeprefix('step_')) >= step:
+        file.unlink()
+
+  def add_metrics(self, row: Mapping[str, Any]) -> None:
+    with jsonl.Appender(self.path / 'metrics.jsonl') as appender:
+      appender.append(dict(row))
+
+  def write_episodes(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    (self.path / 'episodes').mkdir(exist_ok=True)
+    jsonl.write_lines(self.path / 'episodes' / f'{step_name(step)}.jsonl', list(rows))
+
+  def eval_folder(self, step: int) -> pathlib.Path:
+    return self.path / 'eval' / step_name(step)
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return self.path / 'checkpoints'
+
+  @property
+  def policy(self) -> pathlib.Path:
+    return self.path / 'policy'
