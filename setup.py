@@ -1,0 +1,53 @@
+"""Packaging of eijax: pip install . , with the extras tpu, data and test."""
+
+import pathlib
+import re
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+_VERSION = re.search(
+    r"^__version__ = '([^']+)'$", (_ROOT / 'eijax' / '__init__.py').read_text(encoding='utf-8'), re.M
+).group(1)
+# One bound for jax and its extra, so that they cannot drift apart.
+_JAX_BOUND = '>=0.10,<0.13'
+
+setuptools.setup(
+    name='eijax',
+    version=_VERSION,
+    description='Measure and train emotional intelligence in language models, on JAX.',
+    long_description=(_ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.11',
+    packages=setuptools.find_packages(include=['eijax', 'eijax.*']),
+    package_data={'': ['templates/*']},
+    install_requires=[
+        'absl-py>=2.0',
+        'etils>=1.9',
+        'flax>=0.12,<0.13',
+        f'jax{_JAX_BOUND}',
+        'jinja2>=3.1,<4',
+        'markupsafe>=2.1',
+        'matplotlib>=3.8,<4',
+        'numpy>=2.0,<3',
+        'optax>=0.2.5,<0.3',
+        'orbax-checkpoint>=0.12,<0.13',
+        'requests>=2.31,<3',
+        'sentencepiece>=0.2,<0.3',
+        'snowballstemmer>=2.2,<4',
+        'tqdm>=4.66,<5',
+        'urllib3>=2.0,<3',
+    ],
+    extras_require={
+        'tpu': [f'jax[tpu]{_JAX_BOUND}'],
+        'data': ['array_record', 'importlib_resources', 'tensorflow-datasets>=4.9'],
+        'test': ['pytest>=8', 'scipy>=1.12'],
+    },
+    classifiers=[
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+    ],
+)
