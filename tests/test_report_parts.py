@@ -136,7 +136,7 @@ def test_hidden_characters_become_visible():
 
 def test_shorten_says_what_is_missing():
   assert shorten('abc', 3) == 'abc'
-  assert shorten('abcdef', 3) == 'abc … [3 more characters in results.jsonl]'
+  assert shorten('abcdef', 3) == 'abc … [3 more characters]'
 
 
 def test_settings_are_flat_and_plain():

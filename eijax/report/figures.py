@@ -75,9 +75,9 @@ def style():
   return matplotlib.rc_context(rc)
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, *, layout: str = 'constrained') -> Figure:
   """An empty figure of so many CSS pixels; use inside `style()`."""
-  return Figure(figsize=(width / 72, height / 72), facecolor='none', layout='constrained')
+  return Figure(figsize=(width / 72, height / 72), facecolor='none', layout=layout)
 
 
 def plain_axes(axes, *, grid: str = 'y') -> None:

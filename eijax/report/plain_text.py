@@ -51,4 +51,4 @@ def shorten(text: str, max_chars: int) -> str:
   """Cut a long text and say how much is missing."""
   if len(text) <= max_chars:
     return text
-  return f'{text[:max_chars].rstrip()} … [{len(text) - max_chars:,} more characters in results.jsonl]'
+  return f'{text[:max_chars].rstrip()} … [{len(text) - max_chars:,} more characters]'

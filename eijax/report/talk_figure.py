@@ -25,8 +25,12 @@ def talk_svg(
     anchors: draws the targets as dotted lines.
   """
   with figures.style():
-    figure = figures.new_figure(400, 270)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    # Fixed margins: there are many of these, and finding the layout is most of the work.
+    figure = figures.new_figure(400, 270, layout='none')
+    upper, lower = figure.subplots(
+        2, 1, sharex=True,
+        gridspec_kw={'height_ratios': (2, 1), 'left': 0.125, 'right': 0.995, 'top': 0.975, 'bottom': 0.155, 'hspace': 0.1},
+    )
     ends = {}
     for place, axis in enumerate(held_out.AXES):
       levels = held_out.levels(row, axis)
@@ -64,6 +68,8 @@ def _frame(upper, lower, num_rounds: int, max_delta: float) -> None:
   lower.set_ylim(-1.1 * max_delta, 1.1 * max_delta)
   lower.yaxis.set_major_locator(MaxNLocator(3, integer=True, symmetric=True))
   lower.set_ylabel('change')
+  for axes in (upper, lower):
+    axes.yaxis.set_label_coords(-0.105, 0.5)
   lower.set_xlabel('turn')
   lower.set_xticks(range(num_rounds + 1), ['start', *map(str, range(1, num_rounds + 1))])
 

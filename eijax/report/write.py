@@ -10,7 +10,7 @@ import jinja2
 
 from eijax import jsonl
 from eijax.report import examples, figures, held_out, held_out_figures, learning_figures, talk_figure, wording
-from eijax.report.plain_text import clean_text
+from eijax.report.plain_text import clean_text, shorten
 from eijax.report.run_folder import NO_SCORE, Evaluation, Run, read_run
 from eijax.report.settings import flatten
 from eijax.scenarios.record import SCENES, Scenario
@@ -18,6 +18,9 @@ from eijax.simulator.mood import MEANING
 
 REPORT = 'report.html'
 _MAX_TABLE_ROWS = 1000
+# A name longer than this is no name; it would bury the page.
+_MAX_NAME_CHARS = 100
+_MAX_SETTING_CHARS = 1000
 
 
 def write_report(workdir: str | os.PathLike, *, scenarios: str | os.PathLike | None = None) -> pathlib.Path:
@@ -66,7 +69,8 @@ def _content(run: Run, known: Mapping[str, Scenario]) -> dict[str, Any]:
   learning = [learning_figures.reward_panel(run), learning_figures.scenes_panel(run)]
   return {
       'run': run,
-      'title': f'{wording.algorithm_name(run)} on {run.config.get("preset") or "a policy"}',
+      'title': f'{_name(wording.algorithm_name(run))} on {_name(run.config.get("preset") or "a policy")}',
+      'seed': _name(run.config.get('seed', 'not recorded')),
       'headline': wording.headline(run, held_out.mean_change(pairs)),
       'labels': labels,
       'has_after': after is not None,
@@ -78,7 +82,9 @@ def _content(run: Run, known: Mapping[str, Scenario]) -> dict[str, Any]:
       'examples': _examples(pairs, known, labels),
       'has_openings': bool(known),
       'table': _table(pairs, known),
-      'settings': list(flatten(run.config)),
+      'settings': [
+          (_name(name), shorten(value, _MAX_SETTING_CHARS)) for name, value in flatten(run.config)
+      ],
       'simulator': _simulator_name(run),
       'palette': figures.PALETTE,
       'signed': wording.signed,
@@ -87,12 +93,16 @@ def _content(run: Run, known: Mapping[str, Scenario]) -> dict[str, Any]:
   }
 
 
+def _name(value: Any) -> str:
+  return shorten(str(value), _MAX_NAME_CHARS)
+
+
 def _simulator_name(run: Run) -> str:
   if run.is_embedded:
     return 'the embedded simulator'
   simulator = run.config.get('simulator')
   name = simulator.get('model') if isinstance(simulator, Mapping) else None
-  return str(name) if name else 'an unnamed simulator'
+  return _name(name) if name else 'an unnamed simulator'
 
 
 def _held_out(
@@ -139,9 +149,9 @@ def _examples(
     scenario = examples.matching(known.get(pair.scenario_id), (pair.before, pair.after))
     views.append({
         'scene': pair.scene,
-        'id': pair.scenario_id,
-        'title': scenario.title if scenario else pair.scenario_id,
-        'goal': scenario.goal if scenario else '',
+        'id': _name(pair.scenario_id),
+        'title': _name(scenario.title if scenario else pair.scenario_id),
+        'goal': shorten(scenario.goal, 400) if scenario else '',
         'anchors': scenario.anchors if scenario else None,
         'rule': ' and '.join(_rule_words(rule, pair.change) for rule in item.rules),
         'is_open': 'median' in item.rules,
@@ -150,7 +160,7 @@ def _examples(
             {
                 'label': f'Policy {label}',
                 'score': held_out.score_of(row),
-                'opening': (scenario.opening_line or '') if scenario else '',
+                'opening': shorten(scenario.opening_line or '', limit) if scenario else '',
                 'lang': scenario.language if scenario else '',
                 'turns': examples.turns_of(row, limit),
                 'ended': _ending_words(row),
@@ -177,7 +187,7 @@ def _ending_words(row: Mapping[str, Any]) -> str:
   turns = wording.count(len(row['turns']), 'turn')
   if row.get('ended_by') == 'simulator_stop':
     reason = str(row.get('stop_reason') or '')
-    return f'The user ended the talk after {turns}' + (f': “{examples.shorten(reason, 300)}”' if reason else '.')
+    return f'The user ended the talk after {turns}' + (f': “{shorten(reason, 300)}”' if reason else '.')
   return f'The round limit ended the talk after {turns}.'
 
 
@@ -186,7 +196,8 @@ def _table(pairs: Sequence[held_out.Pair], known: Mapping[str, Scenario]) -> dic
   for pair in pairs[:_MAX_TABLE_ROWS]:
     scenario = examples.matching(known.get(pair.scenario_id), (pair.before, pair.after))
     rows.append({
-        'scene': pair.scene.capitalize(), 'id': pair.scenario_id, 'sample': pair.sample, 'title': scenario.title if scenario else '',
+        'scene': pair.scene.capitalize(), 'id': _name(pair.scenario_id),
+        'sample': pair.sample, 'title': _name(scenario.title) if scenario else '',
         'before': _score_words(pair.before), 'after': _score_words(pair.after), 'change': wording.signed(pair.change, 0),
     })
   return {'rows': rows, 'num_left_out': max(0, len(pairs) - _MAX_TABLE_ROWS), 'has_samples': any(pair.sample != 0 for pair in pairs)}
