@@ -34,12 +34,12 @@ def demo() -> RunConfig:
       # The embedded simulator shares the machine: more requests in flight would only queue.
       simulator=SimulatorConfig(concurrency=8),
       optimizer=OptimizerConfig(learning_rate=5e-4, beta2=0.98),
-      packing=PackingConfig(row_lengths=(context,), rows_per_minibatch=16, num_minibatches=4),
+      packing=PackingConfig(row_lengths=(768, context), rows_per_minibatch=16, num_minibatches=4),
       learner=LearnerConfig(num_micro_batches=4, chunk_length=256),
       evaluation=EvaluationConfig(num_samples=4, every=0),
       warmup=WarmupConfig(
           num_exercises=700, num_talks=240, num_passes=2,
-          packing=PackingConfig(row_lengths=(1280,), rows_per_minibatch=2),
+          packing=PackingConfig(row_lengths=(640, 768, context), rows_per_minibatch=4),
           optimizer=OptimizerConfig(learning_rate=2e-3, warmup_fraction=0.05, beta2=0.98)),
   )
 

@@ -30,7 +30,7 @@ class Panel:
 _HEALTH = (
     ('entropy', 'Entropy', 'Nats per token. How open the policy still is; near 0 it says the same thing always.'),
     ('approx_kl_k3', 'KL, sampler to learner', 'Nats per token. How far an update moves from the policy that spoke.'),
-    ('clip_fraction', 'Clip fraction', 'Share of tokens whose importance ratio met the clip. Above 0.2 the steps are too large.'),
+    ('clip_fraction', 'Clip fraction', 'Share of tokens whose importance ratio met the clip. Where it is large, updates are cut short.'),
     ('response_tokens_mean', 'Response length', 'Tokens per reply, thoughts included.'),
     ('grad_norm', 'Gradient norm', 'Before clipping. Single spikes do no harm; a steady rise does.'),
     ('rounds_mean', 'Rounds per talk', 'Fewer rounds can mean that the user was won sooner, or gave up sooner.'),
@@ -103,7 +103,7 @@ def scenes_panel(run: Run) -> Panel | None:
     for scene, values in curves.items():
       axes.plot(
           *_thinned(_steps(run), values), color=figures.color(scene), linestyle=_DASHES[scene], linewidth=2,
-          label=scene.capitalize(),
+          marker=_marker(run), markersize=4, clip_on=False, label=scene.capitalize(),
       )
     axes.axhline(0, color=figures.color('muted'), linewidth=0.8)
     axes.set_ylabel('reward × 100')
@@ -126,7 +126,10 @@ def health_panels(run: Run) -> list[Panel]:
       continue
     with figures.style():
       figure, axes = _axes(320, 180, run)
-      axes.plot(*_thinned(_steps(run), values), color=figures.color('after'), linewidth=1.5)
+      axes.plot(
+          *_thinned(_steps(run), values), color=figures.color('after'), linewidth=1.5, marker=_marker(run), markersize=4,
+          clip_on=False,
+      )
       axes.margins(y=0.12)
       if np.nanmin(values) >= 0:
         axes.set_ylim(bottom=0)
@@ -209,6 +212,11 @@ def _steps(run: Run) -> np.ndarray:
   """Steps counted from 1, so that step n stands where the evaluation after n updates stands."""
   steps = np.array([row['step'] for row in run.metrics], dtype=float)
   return steps + 1 if len(steps) and steps[0] == 0 else steps
+
+
+def _marker(run: Run) -> str:
+  """Few steps are shown as points too: a scene drawn once has no line."""
+  return 'o' if len(run.metrics) <= 12 else ''
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

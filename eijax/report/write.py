@@ -153,7 +153,7 @@ def _examples(
         'title': _name(scenario.title if scenario else pair.scenario_id),
         'goal': shorten(scenario.goal, 400) if scenario else '',
         'anchors': scenario.anchors if scenario else None,
-        'rule': ' and '.join(_rule_words(rule, pair.change) for rule in item.rules),
+        'rule': _rules_words(item),
         'is_open': 'median' in item.rules,
         'before_score': pair.before_score, 'after_score': pair.after_score, 'change': pair.change,
         'talks': [
@@ -173,6 +173,12 @@ def _examples(
         ],
     })
   return views
+
+
+def _rules_words(chosen: examples.Chosen) -> str:
+  if len(chosen.rules) == 3:
+    return 'the only one scored both times'
+  return ' and '.join(_rule_words(rule, chosen.pair.change) for rule in chosen.rules)
 
 
 def _rule_words(rule: str, change: float) -> str:

@@ -12,20 +12,20 @@ from eijax.policy.decoder import Decoder
 from eijax.policy.initial import with_induction_circuit
 from eijax.warmup.config import WarmupConfig
 
-# Rows are filled to about this share; fewer mini-batches would overflow and be split again.
-FILLED_SHARE = 0.9
+# Positions whose logits exist at a time: about what one exercise or half a talk scores.
+CHUNK_LENGTH = 256
 
 
 def _passes(config: WarmupConfig, phases: Sequence[tuple[Sequence[packing.Segment], int]], seed: int):
   """Mini-batches of all phases in order; each phase is its segments and its number of passes."""
-  room = config.packing.row_lengths[-1] * config.packing.rows_per_minibatch * FILLED_SHARE
+  rows = config.packing.rows_per_minibatch
   batches = []
   for segments, num_passes in phases:
-    count = max(1, round(sum(map(len, segments)) / room))
-    shaped = dataclasses.replace(config.packing, num_minibatches=count)
+    row_length = packing.choose_row_length(segments, config.packing.row_lengths)
+    num_rows = len(packing.assign_rows([len(segment) for segment in segments], row_length))
+    shaped = dataclasses.replace(config.packing, num_minibatches=-(-num_rows // rows))
     for _ in range(num_passes):
-      batches += packing.pack_minibatches(
-          segments, shaped, seed=seed + len(batches), row_length=config.packing.row_lengths[-1])
+      batches += packing.pack_minibatches(segments, shaped, seed=seed + len(batches))
   return batches
 
 
@@ -52,7 +52,7 @@ def warm_up(
   fresh = step.create_train_state(init_fn, optimizer, mesh, init_key).params
   params = jax.device_put(with_induction_circuit(fresh, decoder.config, circuit_key), shardings.params)
   state = step.train_state_of(params, optimizer, abstract)
-  score_fn = scoring.make_score_fn(decoder, temperature=1.0, chunk_length=config.packing.row_lengths[-1] // 4)
+  score_fn = scoring.make_score_fn(decoder, temperature=1.0, chunk_length=CHUNK_LENGTH)
   update = step.make_update_step(score_fn, losses.supervised_loss_fn, optimizer, mesh, shardings)
   batches = _passes(config, ((exercises, 1), (talks, config.num_passes)), seed)
   last = None
