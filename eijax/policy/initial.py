@@ -30,6 +30,8 @@ LOGIT_SCALE = 3.0
 # Rotary pairs whose angle moves less than this over a token carry content
 # unchanged over a few hundred tokens; the faster ones carry distance.
 SLOW_RADIANS_PER_TOKEN = 2e-3
+# Random codes of fewer dimensions are too alike to tell tokens apart.
+MIN_CODE_DIMS = 4
 
 
 def _lookback_vectors(config: PolicyConfig, distance: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,13 +67,15 @@ def with_induction_circuit(params, config: PolicyConfig, key: jax.Array):
     UsageError: if the policy is too small for the circuit.
   """
   slow = _slow_dims(config)
-  if config.num_layers < 2 or not config.tie_embeddings or len(slow) < 8:
-    raise UsageError(
-        f'num_layers={config.num_layers}, tie_embeddings={config.tie_embeddings}, head_dim={config.head_dim}: the induction '
-        'circuit needs 2 layers, tied embeddings and 4 slow rotary pairs; use larger values')
   g = config.num_heads // config.num_kv_heads
   num_back = min(2, g)
   c = min(config.head_dim, (config.hidden_dim - 1) // (1 + num_back))
+  if config.num_layers < 2 or not config.tie_embeddings or len(slow) < 8 or c < MIN_CODE_DIMS:
+    raise UsageError(
+        f'num_layers={config.num_layers}, tie_embeddings={config.tie_embeddings}, head_dim={config.head_dim}, '
+        f'rope_theta={config.rope_theta:g} ({len(slow) // 2} slow rotary pairs), hidden_dim={config.hidden_dim} '
+        f'(codes of {c}): the induction circuit needs 2 layers, tied embeddings, 4 slow rotary pairs and codes of '
+        f'{MIN_CODE_DIMS}; use larger values')
   code = np.arange(1, 1 + c)
   back = [code + c * (i + 1) for i in range(num_back)]  # Dimensions of the codes 1 and 2 tokens before.
   rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
@@ -111,4 +115,5 @@ def with_induction_circuit(params, config: PolicyConfig, key: jax.Array):
       out[1, head, np.arange(c), code] = COPY_GAIN * EMBEDDING_STD / config.num_heads
   layers['query_norm']['scale'][1] *= MATCH_SCALE
   final_norm = {'scale': params['final_norm']['scale'] * LOGIT_SCALE}
-  return {**params, 'final_norm': final_norm, 'embedding': jnp.asarray(embedding), 'layers': jax.tree.map(jnp.asarray, layers)}
+  return {**params, 'final_norm': final_norm, 'embedding': jnp.asarray(embedding, params['embedding'].dtype),
+          'layers': jax.tree.map(jnp.asarray, layers)}

@@ -43,6 +43,8 @@ class TalkContext:
         pieces.append(self._format.spoken(sampled, message['content']))
       else:
         pieces.append(self._format.message(message['role'], message['content']))
+    if next(own, None) is not None:
+      raise ValueError(f'{len(self._own)} responses were recorded, but the talk has fewer')
     ending = self._format.generation_prompt
     head, tail = pieces[:1], pieces[1:]
     while sum(map(len, head + tail)) + len(ending) > max_tokens:
@@ -50,5 +52,5 @@ class TalkContext:
         raise ContextTooLongError(
             f'the system message and the last line take {sum(map(len, head + tail)) + len(ending)} tokens, but a prompt '
             f'has at most {max_tokens}; raise the context length (spans) or shorten the scenario')
-      tail = tail[2:]
+      tail = tail[2:] if len(tail) > 2 else tail[1:]  # A talk that the policy opened ends as a reply and its answer.
     return [index for piece in head + tail for index in piece] + ending

@@ -83,7 +83,8 @@ class Tokenizer:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   """Train a byte-pair model on lines of text; the same texts give the same model.
 
-  Bytes back up rare characters, so that every text can be encoded and decoded.
+  Bytes back up rare characters, so that every text decodes to itself, spaces
+  included; only U+2581, SentencePiece's own mark of a space, comes back as one.
 
   Raises:
     DataError: the texts hold too few distinct pieces for vocab_size.
@@ -92,8 +93,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   try:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts), model_writer=model, vocab_size=vocab_size, model_type='bpe',
-        byte_fallback=True, split_digits=True, normalization_rule_name='identity', character_coverage=1.0,
-        remove_extra_whitespaces=False, num_threads=1, minloglevel=2, control_symbols=list(CONTROL_PIECES))
+        byte_fallback=True, split_digits=True, normalization_rule_name='identity', remove_extra_whitespaces=False,
+        character_coverage=1.0, num_threads=1, minloglevel=2, control_symbols=list(CONTROL_PIECES))
   except RuntimeError as error:
     raise DataError(f'vocab_size={vocab_size} cannot be reached from these texts ({error}); use fewer pieces') from None
   return Tokenizer(model.getvalue())
