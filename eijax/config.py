@@ -129,8 +129,9 @@ class RunConfig:
     if self.packing.row_lengths[-1] < self.sampler.max_tokens:
       raise UsageError(f'row_lengths={self.packing.row_lengths} must end at {self.sampler.max_tokens} (the context, '
                        'spans[-1]) or above: the learner has to hold every talk that the sampler can produce')
-    # Catches an algorithm whose name contradicts alpha or sigma_min.
-    algorithm_config(self.algorithm)
+    named = algorithm_config(self.algorithm, alpha=self.advantages.alpha, sigma_min=self.advantages.sigma_min)
+    if named != self.advantages:
+      raise UsageError(f'advantages={self.advantages} are not those of algorithm={self.algorithm!r}, {named}; change one of them')
 
 
 def to_plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ Each flag names the config value that it overrides; a flag that is not given lea
 the preset's value. Nothing else in the project reads flags.
 """
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -13,6 +14,9 @@ from eijax import presets
 from eijax.config import RunConfig
 from eijax.errors import UsageError
 from eijax.learning.advantages import ALGORITHMS, algorithm_config
+
+# They count as flags of the command that calls `define`, whose --help shows them.
+flags.disclaim_key_flags()
 
 # Flag name -> (dotted config path, help). The type is that of the preset's value.
 OVERRIDES: dict[str, tuple[str, str]] = {
@@ -82,6 +86,7 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'warmup_talks': ('warmup.num_talks', 'Scripted talks of the supervised warm-up.'),
     'warmup_passes': ('warmup.num_passes', 'Passes over the scripted talks.'),
     'warmup_learning_rate': ('warmup.optimizer.learning_rate', 'Peak learning rate of the supervised warm-up.'),
+    'warmup_row_lengths': ('warmup.packing.row_lengths', 'Comma-separated lengths of packed rows of the supervised warm-up, in tokens.'),
     'warmup_rows': ('warmup.packing.rows_per_minibatch', 'Rows of an update of the supervised warm-up.'),
 }
 
@@ -93,14 +98,23 @@ def value_at(config: Any, path: str) -> Any:
   return config
 
 
-def replace_at(config: Any, path: str, value: Any) -> Any:
-  """The config with another value at a dotted path; every part on the way is checked again."""
-  name, _, rest = path.partition('.')
-  if config is None:
-    raise UsageError(f'{path} cannot be set: this preset has no such part')
-  if rest:
-    value = replace_at(getattr(config, name), rest, value)
-  return dataclasses.replace(config, **{name: value})
+def replace_at(config: Any, changes: Mapping[str, Any]) -> Any:
+  """The config with other values at dotted paths.
+
+  Each part is made once, with all of its changes: values that bound each other may change together.
+  """
+  parts: dict[str, dict[str, Any]] = {}
+  values = {}
+  for path, value in changes.items():
+    name, _, rest = path.partition('.')
+    if not rest:
+      values[name] = value
+    elif getattr(config, name) is None:
+      raise UsageError(f'{path} cannot be set: this preset has no {name}')
+    else:
+      parts.setdefault(name, {})[rest] = value
+  values |= {name: replace_at(getattr(config, name), inner) for name, inner in parts.items()}
+  return dataclasses.replace(config, **values)
 
 
 def _shown(value: Any) -> str:
@@ -124,8 +138,6 @@ def define() -> None:
       flags.DEFINE_integer(name, None, text)
     elif isinstance(value, float):
       flags.DEFINE_float(name, None, text)
-    elif name in ('spans', 'chunks', 'row_lengths'):
-      flags.DEFINE_list(name, None, text)
     elif isinstance(value, tuple):
       flags.DEFINE_list(name, None, text)
     else:
@@ -150,24 +162,22 @@ def build_config(values: flags.FlagValues) -> RunConfig:
     UsageError: an unknown preset or algorithm, or a value that breaks a rule.
   """
   config = presets.get(values.preset)
+  changes: dict[str, Any] = {}
+  if values.policy in presets.PRESETS:
+    # Before the other flags, which may change its shapes.
+    other = presets.get(values.policy)
+    config = dataclasses.replace(config, policy=other.policy, warmup=other.warmup)
+  elif values.policy is not None:
+    changes['policy_source'] = values.policy
   given = {name: values[name].value for name in OVERRIDES if values[name].value is not None}
-  advantages = algorithm_config(
-      given.get('algorithm', config.algorithm), alpha=given.pop('alpha', None), sigma_min=given.pop('sigma_min', None))
-  config = dataclasses.replace(config, advantages=advantages)
-  # Values that bound each other change together: the rows of the learner hold what the sampler may produce.
-  if 'spans' in given and 'row_lengths' not in given:
-    spans = _typed('spans', given['spans'], config.sampler.spans)
-    if max(spans) > config.packing.row_lengths[-1]:
-      given = {'row_lengths': [str(max(spans))]} | given
-  if 'row_lengths' in given:
-    given = {'row_lengths': given.pop('row_lengths')} | given
   for name, value in given.items():
     path = OVERRIDES[name][0]
-    config = replace_at(config, path, _typed(name, value, value_at(config, path)))
-  if values.policy is not None:
-    if values.policy in presets.PRESETS:
-      other = presets.get(values.policy)
-      config = dataclasses.replace(config, policy=other.policy, warmup=other.warmup)
-    else:
-      config = dataclasses.replace(config, policy_source=values.policy)
-  return config
+    changes[path] = _typed(name, value, value_at(config, path))
+  changes['advantages'] = algorithm_config(
+      changes.get('algorithm', config.algorithm),
+      alpha=changes.pop('advantages.alpha', None), sigma_min=changes.pop('advantages.sigma_min', None))
+  # The rows of the learner follow a longer context, which they have to hold.
+  context = max(changes.get('sampler.spans') or (0,))
+  if context > config.packing.row_lengths[-1]:
+    changes.setdefault('packing.row_lengths', (context,))
+  return replace_at(config, changes)

@@ -16,7 +16,7 @@ NUMERIC_LIBRARIES = frozenset({'jax', 'jaxlib', 'flax', 'optax', 'orbax'})
 
 # A room imports rooms of its own level or below, never above.
 LEVELS = (
-    ('errors', 'jsonl', 'seeds'),
+    ('errors', 'jsonl', 'seeds', 'command'),
     ('scenarios', 'chat', 'text', 'policy'),
     ('episodes', 'learning'),
     ('rewards', 'simulator', 'sampling', 'checkpoints'),
@@ -34,7 +34,7 @@ CONVERSATION = frozenset(
 CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises'})
 # What learns sees arrays, never text.
 NUMERIC = frozenset('policy sampling learning checkpoints'.split())
-ENTRY_POINTS = frozenset({'eijax.train', 'eijax.flags'})
+ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags'})
 
 
 @functools.cache

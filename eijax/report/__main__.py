@@ -1,10 +1,9 @@
 """Write report.html of a run folder: python -m eijax.report WORKDIR."""
 
-import sys
+from absl import flags
 
-from absl import app, flags
-
-from eijax.errors import EijaxError, UsageError
+from eijax import command
+from eijax.errors import UsageError
 from eijax.report.write import write_report
 
 _SCENARIOS = flags.DEFINE_string(
@@ -16,14 +15,10 @@ _SCENARIOS = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-  try:
-    if len(argv) != 2:
-      raise UsageError(f'{len(argv) - 1} arguments given; give one run folder: python -m eijax.report WORKDIR')
-    print(write_report(argv[1], scenarios=_SCENARIOS.value))
-  except EijaxError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(error.exit_code)
+  if len(argv) != 2:
+    raise UsageError(f'{len(argv) - 1} arguments given; give one run folder: python -m eijax.report WORKDIR')
+  print(write_report(argv[1], scenarios=_SCENARIOS.value))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.run(main)

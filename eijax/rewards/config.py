@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from eijax.errors import UsageError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardConfig:
@@ -22,4 +24,4 @@ class RewardConfig:
     for name in ('missing_think_penalty', 'parse_penalty', 'format_penalty'):
       value = getattr(self, name)
       if not 0.0 <= value <= 2.0:
-        raise ValueError(f'{name}={value} must lie in 0..2, the width of the reward; lower it')
+        raise UsageError(f'{name}={value} must lie in 0..2, the width of the reward; lower it')

@@ -1,10 +1,9 @@
 """Serve the embedded simulator: python -m eijax.simulator."""
 
-import sys
+from absl import flags
 
-from absl import app, flags
-
-from eijax.errors import EijaxError, SimulatorError, UsageError
+from eijax import command
+from eijax.errors import SimulatorError, UsageError
 from eijax.simulator import server as server_lib
 
 _PORT = flags.DEFINE_integer(
@@ -25,14 +24,6 @@ _FOLLOW_PARENT = flags.DEFINE_bool(
 
 
 def main(argv: list[str]) -> None:
-  try:
-    _run(argv)
-  except EijaxError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(error.exit_code)
-
-
-def _run(argv: list[str]) -> None:
   if len(argv) > 1:
     raise UsageError(f'unexpected argument {argv[1]!r}; every setting is a flag, see --help')
   if _LATENCY_SECS.value < 0:
@@ -54,4 +45,4 @@ def _run(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.run(main)
