@@ -7,15 +7,14 @@ talks before and after, and report.html, say what came of it.
 
 import contextlib
 import os
-import sys
 import time
 
-from absl import app, flags
+from absl import flags
 import jax
 import numpy as np
 import tqdm
 
-from eijax import flags as flags_lib
+from eijax import command, flags as flags_lib
 from eijax.chat.client import ChatClient
 from eijax.checkpoints import layout
 from eijax.checkpoints.folder import CheckpointFolder
@@ -82,6 +81,10 @@ def mean_of_updates(updates: list[dict]) -> dict[str, float]:
       result[name] = float(max(update[name] for update in updates))
   result['num_tokens'] = float(sum(update['num_tokens'] for update in updates))
   result['num_updates'] = len(updates)
+  wrong = [name for name, value in result.items() if not np.isfinite(value)]
+  if wrong:
+    raise EijaxError(f'{wrong[0]}={result[wrong[0]]} must be finite: the policy has diverged; the last checkpoint is from '
+                     'before, start anew with a lower --learning_rate or --max_grad_norm')
   return result
 
 
@@ -93,37 +96,43 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
   mesh = sharding.make_mesh(config.mesh)
   print(f'devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}', flush=True)
 
+  # ---- What can be refused before any work -------------------------------------------------------
+  if not config.policy_source and config.warmup is None:
+    raise UsageError(f'preset={config.preset!r} starts from a trained policy and has none of its own; give --policy=FOLDER')
+  devices.check_fits(config, mesh)
+  decoder, optimizer = Decoder(config.policy), optimizer_lib.make_optimizer(config.optimizer)
+  abstract = step_lib.abstract_train_state(step_lib.params_init(decoder), optimizer, mesh)
+
   # ---- Input -------------------------------------------------------------------------------------
   train_set, test_set = load_split(config.scenarios, 'train'), load_split(config.scenarios, 'test')
   run = RunFolder(workdir, to_plain(config), resume=resume)
   print(f'{len(train_set)} training and {len(test_set)} held-out scenarios; workdir {run.path}', flush=True)
 
-  with open_simulator(config) as simulator, CheckpointFolder(run.checkpoints) as checkpoints:
-    # ---- Policy ----------------------------------------------------------------------------------
+  with contextlib.ExitStack() as stack:
+    simulator = stack.enter_context(open_simulator(config))
+    run.claim()
+    checkpoints = stack.enter_context(CheckpointFolder(run.checkpoints))
+
+    # ---- Policy and train state ------------------------------------------------------------------
     start_step = layout.latest_step(run.checkpoints)
     if start_step is not None:
-      policy_config, tokenizer = policy_source.read_description(run.policy)
-    elif config.policy_source:
-      policy_config, tokenizer, params = policy_source.from_run(config.policy_source, config, mesh)
-    elif config.warmup is not None:
-      policy_config, tokenizer, params = policy_source.from_warm_up(config, mesh, train_set)
-    else:
-      raise UsageError(f'preset={config.preset!r} starts from a trained policy and has none of its own; give --policy=FOLDER')
-    decoder, chat_format = Decoder(policy_config), ChatFormat(tokenizer)
-    print(f'policy: {policy_config.num_params:,} parameters', flush=True)
-
-    # ---- Train state and update ------------------------------------------------------------------
-    optimizer = optimizer_lib.make_optimizer(config.optimizer)
-    abstract = step_lib.abstract_train_state(step_lib.params_init(decoder), optimizer, mesh)
-    if start_step is not None:
+      tokenizer = policy_source.read_tokenizer(run.policy)
       start_step, state, _ = checkpoints.restore(abstract)
       print(f'resumed at step {start_step}', flush=True)
     else:
+      if config.policy_source:
+        tokenizer, params = policy_source.from_run(config.policy_source, config, mesh)
+      else:
+        tokenizer, params = policy_source.from_warm_up(config, mesh, train_set)
       start_step, state = 0, step_lib.train_state_of(params, optimizer, abstract)
       del params  # Part of the state from here on.
-      policy_source.save_description(run.policy, policy_config, tokenizer)
+      policy_source.save_description(run.policy, config.policy, tokenizer)
       checkpoints.save(0, state, {'step': 0})
+    print(f'policy: {config.policy.num_params:,} parameters', flush=True)
     run.rewind(start_step)
+    chat_format = ChatFormat(tokenizer)
+
+    # ---- Update ----------------------------------------------------------------------------------
     score_fn = scoring.make_score_fn(
         decoder, temperature=config.sampling.temperature, chunk_length=config.learner.chunk_length)
     update = step_lib.make_update_step(
@@ -137,7 +146,9 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
     policy = TokenPolicy(chat_format, sampler)
 
     # ---- Held-out evaluation ---------------------------------------------------------------------
-    def evaluate_at(step: int) -> dict:
+    def evaluate_at(step: int) -> None:
+      if (run.eval_folder(step) / 'summary.json').exists():
+        return
       sampler.set_params(state.params)
       policy.start_phase()
       scores = []
@@ -157,18 +168,23 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
       sampler.release()
       part = summary['overall']
       if part['score'] is None:
-        raise EijaxError(f'all {summary["n"]} held-out talks at step {step} failed; see {run.eval_folder(step)}/results.jsonl')
+        raise EijaxError(f'all held-out talks at step {step} failed; see {run.set_failed_eval_aside(step)}; '
+                         'mend the cause and start again to resume')
       print(f'held-out score at step {step}: {part["score"]:+.1f} [{part["ci95"][0]:+.1f}, {part["ci95"][1]:+.1f}]', flush=True)
-      return summary
 
-    if not (run.eval_folder(0) / 'summary.json').exists():
-      evaluate_at(0)
+    def is_evaluated(step: int) -> bool:
+      return step == 0 or bool(config.evaluation.every) and step % config.evaluation.every == 0
+
+    # Also a run that was killed in an evaluation, if it comes back with the very policy that was evaluated.
+    if is_evaluated(start_step):
+      evaluate_at(start_step)
 
     # ---- Loop ------------------------------------------------------------------------------------
-    simulator.stats(reset=True)
-    progress = tqdm.tqdm(total=config.num_steps, initial=start_step, desc='training', unit='step')
+    progress = stack.enter_context(
+        tqdm.tqdm(total=config.num_steps, initial=start_step, desc='training', unit='step'))
+    watch = Stopwatch()
     for step in range(start_step, config.num_steps):
-      watch = Stopwatch()
+      simulator.stats(reset=True)
       with watch.phase('total'):
         with watch.phase('rollout'):
           sampler.set_params(state.params)
@@ -193,46 +209,42 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
             state, metrics = update(state, sharding.put_batch(batch, mesh, config.learner.num_micro_batches), rate)
             updates.append(metrics)
           learned = mean_of_updates(updates)
-        with watch.phase('checkpoint'):
-          last = step + 1 == config.num_steps
-          if last or (step + 1) % config.checkpoint_every == 0:
-            checkpoints.save(step + 1, state, {'step': step + 1})
       talked = experience_lib.metrics(experience)
-      served = simulator.stats(reset=True)
+      served = simulator.stats()
       run.write_episodes(step, experience_lib.episode_rows(experience))
       run.add_metrics({
           'step': step, **talked, **learned,
           **{f'simulator_{name}': value for name, value in served.items()},
           'tokens_per_sec': sum(map(len, segments)) / watch.seconds['seconds/total'],
           'peak_memory_mib': devices.peak_memory_mib(),
-          **watch.seconds,
+          'seconds/checkpoint': 0.0, **watch.seconds,
       })
+      # Last, so that no step that a checkpoint holds lacks its metrics and talks. The seconds go to the next step.
+      watch = Stopwatch()
+      last = step + 1 == config.num_steps
+      if last or (step + 1) % config.checkpoint_every == 0:
+        with watch.phase('checkpoint'):
+          checkpoints.save(step + 1, state, {'step': step + 1})
       progress.set_postfix_str(f'reward {100 * talked["reward"]:+.1f}, entropy {learned["entropy"]:.2f}', refresh=False)
       progress.update()
-      every = config.evaluation.every
-      if every and (step + 1) % every == 0 and not last:
+      if is_evaluated(step + 1) and not last:
         evaluate_at(step + 1)
     progress.close()
 
     # ---- After -----------------------------------------------------------------------------------
-    if not (run.eval_folder(config.num_steps) / 'summary.json').exists():
-      evaluate_at(config.num_steps)
+    evaluate_at(config.num_steps)
   print(f'report: {write_report(run.path)}', flush=True)
 
 
 def main(argv: list[str]) -> None:
-  try:
-    if len(argv) > 1:
-      raise UsageError(f'unexpected argument {argv[1]!r}; every setting is a flag, see --help')
-    values = flags.FLAGS
-    config = flags_lib.build_config(values)
-    workdir = values.workdir or os.path.join('runs', f'{config.preset}-{config.algorithm}-seed{config.seed}')
-    train(config, workdir, tpu=values.tpu, resume=values.resume)
-  except EijaxError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(error.exit_code)
+  if len(argv) > 1:
+    raise UsageError(f'unexpected argument {argv[1]!r}; every setting is a flag, see --help')
+  values = flags.FLAGS
+  config = flags_lib.build_config(values)
+  workdir = values.workdir or os.path.join('runs', f'{config.preset}-{config.algorithm}-seed{config.seed}')
+  train(config, workdir, tpu=values.tpu, resume=values.resume)
 
 
 if __name__ == '__main__':
   flags_lib.define()
-  app.run(main)
+  command.run(main)

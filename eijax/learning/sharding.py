@@ -156,6 +156,20 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES, None))
 
 
+def check_rows(rows: int, mesh: Mesh, num_micro_batches: int, name: str = 'rows_per_minibatch') -> None:
+  """Refuse a number of rows that micro-batches and devices cannot share evenly.
+
+  Raises:
+    UsageError: rows not divisible by micro-batches times data shards.
+  """
+  shards = num_data_shards(mesh)
+  unit = num_micro_batches * shards
+  if rows % unit:
+    fitting = [n for n in (rows // unit * unit, (rows // unit + 1) * unit) if n]
+    raise UsageError(f'{name}={rows} must be divisible by num_micro_batches ({num_micro_batches}) times '
+                     f'the data shards ({shards}); use {" or ".join(map(str, fitting))}')
+
+
 def put_batch(batch: PackedBatch, mesh: Mesh, num_micro_batches: int) -> PackedBatch:
   """Move a mini-batch to the devices as [num_micro_batches, rows, T].
 
@@ -163,15 +177,9 @@ def put_batch(batch: PackedBatch, mesh: Mesh, num_micro_batches: int) -> PackedB
   between them later. With several processes each gives its own rows.
 
   Raises:
-    UsageError: rows not divisible by micro-batches times data shards.
+    UsageError: see `check_rows`.
   """
-  rows = batch.tokens.shape[0] * jax.process_count()
-  shards = num_data_shards(mesh)
-  unit = num_micro_batches * shards
-  if rows % unit:
-    fitting = [n for n in (rows // unit * unit, (rows // unit + 1) * unit) if n]
-    raise UsageError(f'rows_per_minibatch={rows} must be divisible by num_micro_batches ({num_micro_batches}) times '
-                     f'the data shards ({shards}); use {" or ".join(map(str, fitting))}')
+  check_rows(batch.tokens.shape[0] * jax.process_count(), mesh, num_micro_batches)
   sharding = batch_sharding(mesh)
 
   def put(x):

@@ -64,6 +64,14 @@ class _Slot:
   ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
 
+def check_slots(shapes: SamplerShapes, mesh: Mesh) -> None:
+  """Refuse a number of slots that the devices cannot share evenly, with a UsageError."""
+  shards = sharding.num_data_shards(mesh)
+  if shapes.num_slots % shards:
+    raise UsageError(f'num_slots={shapes.num_slots} must be divisible by the data shards of the mesh ({shards}); '
+                     f'use {(shapes.num_slots // shards + 1) * shards}')
+
+
 class BatchSampler:
   """Samples responses in batches of `shapes.num_slots` rows.
 
@@ -75,10 +83,7 @@ class BatchSampler:
       self, decoder: Decoder, mesh: Mesh, shapes: SamplerShapes, sampling: SamplingConfig, *,
       stop_ids: Sequence[int], sampleable_ids: Sequence[int],
   ):
-    shards = sharding.num_data_shards(mesh)
-    if shapes.num_slots % shards:
-      raise UsageError(f'num_slots={shapes.num_slots} must be divisible by the data shards of the mesh ({shards}); '
-                       f'use {(shapes.num_slots // shards + 1) * shards}')
+    check_slots(shapes, mesh)
     self._decoder, self._mesh, self._shapes, self._sampling = decoder, mesh, shapes, sampling
     self._stop_ids = jnp.asarray(stop_ids, jnp.int32)
     allowed = np.zeros(decoder.config.vocab_size, bool)

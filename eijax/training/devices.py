@@ -1,8 +1,12 @@
 """The devices of a run."""
 
 import jax
+from jax.sharding import Mesh
 
+from eijax.config import RunConfig
 from eijax.errors import UsageError
+from eijax.learning import sharding
+from eijax.sampling.sampler import check_slots
 
 
 def require_tpu() -> None:
@@ -21,6 +25,20 @@ def require_tpu() -> None:
                      'or drop --tpu to use the CPU or GPU') from None
   if devices[0].platform != 'tpu':
     raise UsageError(f'--tpu was given, but the devices are {devices[0].platform}; drop --tpu to use them')
+
+
+def check_fits(config: RunConfig, mesh: Mesh) -> None:
+  """Refuse batches that the devices of the mesh cannot share evenly, before anything is computed.
+
+  Raises:
+    UsageError: names the flag, the rule and values that fit.
+  """
+  check_slots(config.sampler, mesh)
+  rows = config.packing.rows_per_minibatch
+  sharding.check_rows(rows * jax.process_count(), mesh, config.learner.num_micro_batches)
+  if config.warmup is not None:
+    rows = config.warmup.packing.rows_per_minibatch
+    sharding.check_rows(rows * jax.process_count(), mesh, 1, 'warmup_rows')
 
 
 def peak_memory_mib() -> float:

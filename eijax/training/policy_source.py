@@ -36,15 +36,19 @@ def save_description(folder: os.PathLike, config: PolicyConfig, tokenizer: Token
   jsonl.write_json(folder / CONFIG, to_plain(config))
 
 
-def read_description(folder: os.PathLike) -> tuple[PolicyConfig, Tokenizer]:
-  """The shapes and the tokenizer of a saved policy."""
-  folder = pathlib.Path(folder)
-  values = jsonl.read_json(folder / CONFIG)
+def read_shapes(folder: os.PathLike) -> PolicyConfig:
+  """The shapes of a saved policy."""
+  path = pathlib.Path(folder) / CONFIG
+  values = jsonl.read_json(path)
   try:
-    config = PolicyConfig(**values)
+    return PolicyConfig(**values)
   except TypeError as error:
-    raise DataError(f'{folder / CONFIG}: not the shapes of a policy ({error}); restore it from a copy') from None
-  return config, Tokenizer.from_file(folder / TOKENIZER)
+    raise DataError(f'{path}: not the shapes of a policy ({error}); restore it from a copy') from None
+
+
+def read_tokenizer(folder: os.PathLike) -> Tokenizer:
+  """The tokenizer of a saved policy."""
+  return Tokenizer.from_file(pathlib.Path(folder) / TOKENIZER)
 
 
 def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
@@ -54,33 +58,34 @@ def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings)
 
 
-def from_run(source: str, config: RunConfig, mesh: Mesh) -> tuple[PolicyConfig, Tokenizer, Any]:
-  """The latest policy of a former run's folder."""
+def from_run(source: str, config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
+  """Tokenizer and params of the latest policy of a former run's folder."""
   folder = pathlib.Path(source)
   if not (folder / 'policy' / CONFIG).exists():
     raise UsageError(f'policy={source!r} is neither a preset nor the folder of a run (it lacks policy/{CONFIG}); '
                      'give the --workdir of a run, whose checkpoints and tokenizer are read')
-  saved, tokenizer = read_description(folder / 'policy')
-  changed = [d for d in differences(to_plain(saved), to_plain(config.policy))
+  changed = [d for d in differences(to_plain(read_shapes(folder / 'policy')), to_plain(config.policy))
              if d[0] not in ('compute_dtype', 'remat', 'scan_unroll')]
   if changed:
     shown = ', '.join(f'{name} {theirs} instead of {ours}' for name, theirs, ours in changed)
     raise UsageError(f'policy={source!r} has other shapes than preset {config.preset!r} ({shown}); use the preset it was trained with')
-  return config.policy, tokenizer, restore_params(folder / 'checkpoints', abstract_params(config.policy, mesh))
+  return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract_params(config.policy, mesh))
 
 
 def _segments(talks: Sequence, chat_format: ChatFormat, config: RunConfig) -> list[packing.Segment]:
   row = config.warmup.packing.row_lengths[-1]
-  longest = config.sampler.max_tokens - config.sampling.max_new_tokens
+  longest = min(row, config.sampler.max_tokens) - config.sampling.max_new_tokens
   result = []
   for talk in talks:
     turns = [packing.supervised_sample(np.array(turn.prompt_ids, np.int32), np.array(turn.response_ids, np.int32))
-             for turn in corpus.demonstrations(talk, chat_format, longest)]
+             for turn in corpus.demonstrations(talk, chat_format, longest)
+             # A scripted line may be longer than any that the policy may sample.
+             if len(turn.prompt_ids) + len(turn.response_ids) <= row]
     result += packing.merge_turns(turns, max_length=row)
   return result
 
 
-def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -> tuple[PolicyConfig, Tokenizer, Any]:
+def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -> tuple[Tokenizer, Any]:
   """A tokenizer and a policy made from nothing but training scenarios and scripted talks."""
   settings = config.warmup
   with tqdm.tqdm(total=1, desc='warm-up: talks', bar_format='{desc}: {elapsed}', leave=True):
@@ -100,4 +105,4 @@ def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -
 
     params = warm_up(Decoder(config.policy), mesh, settings, exercises=drill_segments, talks=talk_segments,
                      seed=config.seed, on_update=show)
-  return config.policy, tokenizer, params
+  return tokenizer, params

@@ -14,7 +14,7 @@ from typing import Any
 
 from eijax import __version__, jsonl
 from eijax.config import differences
-from eijax.errors import CheckpointError, EijaxError, UsageError
+from eijax.errors import CheckpointError, DataError, EijaxError, UsageError
 
 # Said beside the settings, but not part of them.
 _DESCRIPTION = ('versions', 'git_revision')
@@ -47,7 +47,7 @@ def git_revision() -> str | None:
 
 
 class RunFolder:
-  """Owns a workdir's plain files.
+  """Owns a workdir's plain files. A new run is in the folder once `claim` has written its settings.
 
   Args:
     path: created if need be.
@@ -66,19 +66,30 @@ class RunFolder:
       self.resumed = config_path.exists()
     except OSError as error:
       raise EijaxError(f'workdir {self.path} cannot be created or read ({error.strerror}); choose another --workdir') from None
+    self._config = dict(config)
     if not self.resumed:
       self._refuse_strangers()
-      jsonl.write_json(config_path, {**config, 'versions': versions(), 'git_revision': git_revision()})
     elif not resume:
       raise UsageError(f'workdir {self.path} holds a run already; drop --noresume to go on with it, or choose another --workdir')
     else:
       self._compare(jsonl.read_json(config_path), config)
 
+  def claim(self) -> None:
+    """Write config.json for a new run.
+
+    Only once all that it names has been found usable: otherwise whoever mends a setting would be told that the
+    folder holds a run with other settings.
+    """
+    if not self.resumed:
+      jsonl.write_json(self.path / 'config.json', {**self._config, 'versions': versions(), 'git_revision': git_revision()})
+
   def _refuse_strangers(self) -> None:
     if (self.path / 'checkpoints').exists() or (self.path / 'metrics.jsonl').exists():
       raise CheckpointError(f'workdir {self.path} holds parts of a run but no config.json; restore that file, or choose another --workdir')
 
-  def _compare(self, old: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+  def _compare(self, old: Any, config: Mapping[str, Any]) -> None:
+    if not isinstance(old, Mapping):
+      raise DataError(f'{self.path / "config.json"}: must hold the settings of the run as a JSON object; restore it from a copy')
     old = {key: value for key, value in old.items() if key not in _DESCRIPTION}
     changed = differences(old, config)
     if changed:
@@ -94,7 +105,11 @@ class RunFolder:
     """
     metrics = self.path / 'metrics.jsonl'
     if metrics.exists():
-      jsonl.write_lines(metrics, [row for row in jsonl.read_objects(metrics) if row['step'] < step])
+      rows = jsonl.read_objects(metrics)
+      strange = next((n for n, row in enumerate(rows, start=1) if not isinstance(row, dict) or 'step' not in row), None)
+      if strange is not None:
+        raise DataError(f'{metrics}: row {strange} has no `step`; restore the file from a copy, or remove that row')
+      jsonl.write_lines(metrics, [row for row in rows if row['step'] < step])
     for file in (self.path / 'episodes').glob('step_*.jsonl'):
       if int(file.stem.removeprefix('step_')) >= step:
         file.unlink()
@@ -104,11 +119,20 @@ class RunFolder:
       appender.append(dict(row))
 
   def write_episodes(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    (self.path / 'episodes').mkdir(exist_ok=True)
     jsonl.write_lines(self.path / 'episodes' / f'{step_name(step)}.jsonl', list(rows))
 
   def eval_folder(self, step: int) -> pathlib.Path:
     return self.path / 'eval' / step_name(step)
+
+  def set_failed_eval_aside(self, step: int) -> pathlib.Path:
+    """Keep the results of an evaluation without a score under another name, so that it is held again.
+
+    Returns:
+      where they are now.
+    """
+    folder = self.eval_folder(step)
+    (folder / 'summary.json').unlink()
+    return (folder / 'results.jsonl').replace(folder / 'failed.jsonl')
 
   @property
   def checkpoints(self) -> pathlib.Path:
