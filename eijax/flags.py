@@ -4,8 +4,9 @@ Each flag names the config value that it overrides; a flag that is not given lea
 the preset's value. Nothing else in the project reads flags.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
+import math
 from typing import Any
 
 from absl import flags
@@ -86,9 +87,14 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'warmup_talks': ('warmup.num_talks', 'Scripted talks of the supervised warm-up.'),
     'warmup_passes': ('warmup.num_passes', 'Passes over the scripted talks.'),
     'warmup_learning_rate': ('warmup.optimizer.learning_rate', 'Peak learning rate of the supervised warm-up.'),
-    'warmup_row_lengths': ('warmup.packing.row_lengths', 'Comma-separated lengths of packed rows of the supervised warm-up, in tokens.'),
+    'warmup_row_lengths': ('warmup.packing.row_lengths', 'Comma-separated lengths of packed rows of the warm-up, in tokens.'),
     'warmup_rows': ('warmup.packing.rows_per_minibatch', 'Rows of an update of the supervised warm-up.'),
 }
+
+_KINDS = (
+    (bool, flags.DEFINE_bool), (int, flags.DEFINE_integer), (float, flags.DEFINE_float), (tuple, flags.DEFINE_list),
+    (str, flags.DEFINE_string),
+)
 
 
 def value_at(config: Any, path: str) -> Any:
@@ -121,30 +127,30 @@ def _shown(value: Any) -> str:
   return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def define() -> None:
-  """Define the flags. Call once, in the entry point."""
-  flags.DEFINE_string('preset', 'demo', f'Recipe that the other flags start from: {", ".join(presets.PRESETS)}.')
-  flags.DEFINE_string('policy', None, "Preset name, or a folder of a former run, whose policy to start from. Default: the preset's own.")
-  flags.DEFINE_bool('tpu', False, 'Run on the TPU devices of this host or pod slice, and on nothing else.')
-  flags.DEFINE_string('workdir', None, 'Folder of the run. Default: runs/PRESET-ALGORITHM-seedSEED.')
-  flags.DEFINE_bool('resume', True, 'Go on where the workdir stopped; with --noresume a workdir with a run in it is refused.')
+def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Define the flags. Call once, in the entry point; tests give holders of their own."""
+
+  def one(define_fn: Callable, name: str, default: Any, text: str) -> None:
+    define_fn(name, default, text, flag_values=flag_values)
+
+  one(flags.DEFINE_string, 'preset', 'demo', f'Recipe that the other flags start from: {", ".join(presets.PRESETS)}.')
+  one(flags.DEFINE_string, 'policy', None,
+      "Preset name, or a folder of a former run, whose policy to start from. Default: the preset's own.")
+  one(flags.DEFINE_bool, 'tpu', False, 'Run on the TPU devices of this host or pod slice, and on nothing else.')
+  one(flags.DEFINE_string, 'workdir', None, 'Folder of the run. Default: runs/PRESET-ALGORITHM-seedSEED.')
+  one(flags.DEFINE_bool, 'resume', True,
+      'Go on where the workdir stopped; with --noresume a workdir with a run in it is refused.')
   demo = presets.get('demo')
   for name, (path, text) in OVERRIDES.items():
     value = value_at(demo, path)
-    text = f'{text} Default: of the preset (demo: {_shown(value) or "none"}).'
-    if isinstance(value, bool):
-      flags.DEFINE_bool(name, None, text)
-    elif isinstance(value, int):
-      flags.DEFINE_integer(name, None, text)
-    elif isinstance(value, float):
-      flags.DEFINE_float(name, None, text)
-    elif isinstance(value, tuple):
-      flags.DEFINE_list(name, None, text)
-    else:
-      flags.DEFINE_string(name, None, text)
+    # The first that fits: a bool is an int too.
+    define_fn = next(fn for kind, fn in _KINDS if isinstance(value, kind))
+    one(define_fn, name, None, f'{text} Default: of the preset (demo: {_shown(value) or "none"}).')
 
 
 def _typed(name: str, given: Any, example: Any) -> Any:
+  if isinstance(given, float) and not math.isfinite(given):
+    raise UsageError(f'--{name}={given} must be a finite number, e.g. {_shown(example)}')
   if not isinstance(example, tuple):
     return given
   if name == 'simulator_url':

@@ -40,6 +40,9 @@ class PolicyConfig:
                  'scan_unroll'):
       if getattr(self, name) < 1:
         raise UsageError(f'{name}={getattr(self, name)} must be at least 1')
+    for name in ('rope_theta', 'norm_eps'):
+      if not getattr(self, name) > 0:
+        raise UsageError(f'{name}={getattr(self, name)} must be above 0')
     if self.num_heads % self.num_kv_heads:
       raise UsageError(
           f'num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}: '
