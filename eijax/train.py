@@ -106,6 +106,9 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
   # ---- Input -------------------------------------------------------------------------------------
   train_set, test_set = load_split(config.scenarios, 'train'), load_split(config.scenarios, 'test')
   run = RunFolder(workdir, to_plain(config), resume=resume)
+  start_step = layout.latest_step(run.checkpoints)
+  if start_step is None and config.policy_source:
+    policy_source.check_source(config)
   print(f'{len(train_set)} training and {len(test_set)} held-out scenarios; workdir {run.path}', flush=True)
 
   with contextlib.ExitStack() as stack:
@@ -114,14 +117,13 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
     checkpoints = stack.enter_context(CheckpointFolder(run.checkpoints))
 
     # ---- Policy and train state ------------------------------------------------------------------
-    start_step = layout.latest_step(run.checkpoints)
     if start_step is not None:
-      tokenizer = policy_source.read_tokenizer(run.policy)
       start_step, state, _ = checkpoints.restore(abstract)
+      tokenizer = policy_source.read_tokenizer(run.policy)
       print(f'resumed at step {start_step}', flush=True)
     else:
       if config.policy_source:
-        tokenizer, params = policy_source.from_run(config.policy_source, config, mesh)
+        tokenizer, params = policy_source.from_run(config, mesh)
       else:
         tokenizer, params = policy_source.from_warm_up(config, mesh, train_set)
       start_step, state = 0, step_lib.train_state_of(params, optimizer, abstract)

@@ -15,10 +15,13 @@ import pytest
 
 from eijax import train
 from eijax.checkpoints.folder import CheckpointFolder
+from eijax.config import SimulatorConfig
+from eijax.errors import EijaxError
 from eijax.learning import optimizer as optimizer_lib, sharding, step as step_lib
 from eijax.policy.decoder import Decoder
 from eijax.scenarios.record import SCENES
 from eijax.training.run_folder import RunFolder
+from fake_endpoint import FakeEndpoint
 from tiny_run import NUM_STEPS, tiny_config, use_one_device, write_scenarios
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -154,6 +157,24 @@ def run_process(baseline, workdir, moment):
   return subprocess.run(
       [sys.executable, str(ROOT / 'tests/tiny_run.py'), baseline.scenarios, str(workdir), moment],
       env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_an_evaluation_without_a_score_stops_the_run_and_is_held_again(baseline, tmp_path, monkeypatch):
+  use_one_device(monkeypatch.setattr)
+  with FakeEndpoint(answer=lambda request: 'no JSON at all') as endpoint:
+    config = tiny_config(baseline.scenarios, simulator=SimulatorConfig(urls=(endpoint.url,), model='m', max_attempts=1))
+    with pytest.raises(EijaxError, match='all held-out talks at step 0 failed; see .*failed.jsonl; mend the cause'):
+      train.train(config, str(tmp_path), tpu=False, resume=True)
+  assert [path.name for path in (tmp_path / 'eval/step_000000').iterdir()] == ['failed.jsonl']
+  assert {row['ended_by'] for row in lines(tmp_path / 'eval/step_000000/failed.jsonl')} == {'simulator_failed'}
+
+
+def test_a_policy_that_diverged_is_reported():
+  update = {'loss': np.float32(1), 'grad_norm_max': np.float32(2), 'num_tokens': np.float32(3)}
+  assert train.mean_of_updates([update, {**update, 'grad_norm_max': np.float32(4)}]) == {
+      'loss': 1, 'grad_norm_max': 4, 'num_tokens': 6, 'num_updates': 2}
+  with pytest.raises(EijaxError, match='loss=nan must be finite: the policy has diverged'):
+    train.mean_of_updates([update, {**update, 'loss': np.float32('nan')}])
 
 
 # What befalls a run, one after another, each time it is started again; two such runs side by side.

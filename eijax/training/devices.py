@@ -20,7 +20,8 @@ def require_tpu() -> None:
     jax.config.update('jax_platforms', 'tpu')
     devices = jax.devices()
   except RuntimeError as error:
-    reason = str(error).strip().splitlines()[0][:200]
+    # Without jax's own advice, which --tpu has taken away.
+    reason = str(error).strip().splitlines()[0].partition(' (set JAX_PLATFORMS')[0][:200]
     raise UsageError(f"--tpu was given, but jax finds no TPU here ({reason}); run on a TPU host with pip install '.[tpu]', "
                      'or drop --tpu to use the CPU or GPU') from None
   if devices[0].platform != 'tpu':

@@ -12,6 +12,7 @@ import numpy as np
 import tqdm
 
 from eijax import jsonl
+from eijax.checkpoints import layout
 from eijax.checkpoints.folder import restore_params
 from eijax.config import RunConfig, differences, to_plain
 from eijax.errors import DataError, UsageError
@@ -58,17 +59,28 @@ def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings)
 
 
-def from_run(source: str, config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
-  """Tokenizer and params of the latest policy of a former run's folder."""
-  folder = pathlib.Path(source)
-  if not (folder / 'policy' / CONFIG).exists():
+def check_source(config: RunConfig) -> None:
+  """Refuse a `policy_source` that is no run with a policy of the same shapes.
+
+  Raises:
+    UsageError, CheckpointError: names what is missing or differs.
+  """
+  source = config.policy_source
+  folder = pathlib.Path(source) / 'policy'
+  if not (folder / CONFIG).exists():
     raise UsageError(f'policy={source!r} is neither a preset nor the folder of a run (it lacks policy/{CONFIG}); '
                      'give the --workdir of a run, whose checkpoints and tokenizer are read')
-  changed = [d for d in differences(to_plain(read_shapes(folder / 'policy')), to_plain(config.policy))
+  changed = [d for d in differences(to_plain(read_shapes(folder)), to_plain(config.policy))
              if d[0] not in ('compute_dtype', 'remat', 'scan_unroll')]
   if changed:
     shown = ', '.join(f'{name} {theirs} instead of {ours}' for name, theirs, ours in changed)
     raise UsageError(f'policy={source!r} has other shapes than preset {config.preset!r} ({shown}); use the preset it was trained with')
+  layout.pick_step(pathlib.Path(source) / 'checkpoints', None)
+
+
+def from_run(config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
+  """Tokenizer and params of the latest policy of a former run's folder, which `check_source` has passed."""
+  folder = pathlib.Path(config.policy_source)
   return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract_params(config.policy, mesh))
 
 
