@@ -23,6 +23,12 @@ setuptools.setup(
     python_requires='>=3.11',
     packages=setuptools.find_packages(include=['eijax', 'eijax.*']),
     package_data={'': ['templates/*']},
+    # Beside the package in a checkout; here for installations without one.
+    data_files=[
+        (f'share/eijax/scenario_data/{split}', [f'scenario_data/{split}/{scene}_final.jsonl'
+                                                for scene in ('support', 'defense', 'repair', 'charm')])
+        for split in ('train', 'test')
+    ],
     install_requires=[
         'absl-py>=2.0',
         'etils>=1.9',

@@ -5,6 +5,7 @@ of the published models (https://arxiv.org/abs/2505.09388, table 1).
 """
 
 import os
+import sys
 
 from eijax.config import EpisodeConfig, EvaluationConfig, LearnerConfig, RunConfig, SimulatorConfig
 from eijax.errors import UsageError
@@ -14,7 +15,9 @@ from eijax.policy.config import PolicyConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
 from eijax.warmup.config import WarmupConfig
 
-DEFAULT_SCENARIOS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'scenario_data')
+_CHECKOUT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'scenario_data')
+_INSTALLED = os.path.join(sys.prefix, 'share', 'eijax', 'scenario_data')
+DEFAULT_SCENARIOS = _CHECKOUT if os.path.isdir(_CHECKOUT) else _INSTALLED
 
 
 def demo() -> RunConfig:
@@ -33,14 +36,14 @@ def demo() -> RunConfig:
       episodes=EpisodeConfig(scenarios_per_step=8, group_size=8, thinking=False),
       # The embedded simulator shares the machine: more requests in flight would only queue.
       simulator=SimulatorConfig(concurrency=8),
-      optimizer=OptimizerConfig(learning_rate=5e-4, beta2=0.98),
+      optimizer=OptimizerConfig(learning_rate=2.5e-4, warmup_fraction=0.1, beta2=0.98),
       packing=PackingConfig(row_lengths=(768, context), rows_per_minibatch=16, num_minibatches=4),
       learner=LearnerConfig(num_micro_batches=4, chunk_length=256),
       evaluation=EvaluationConfig(num_samples=4, every=0),
       warmup=WarmupConfig(
-          num_exercises=700, num_talks=240, num_passes=2,
+          num_exercises=1400, num_talks=240, num_passes=3,
           packing=PackingConfig(row_lengths=(640, 768, context), rows_per_minibatch=4),
-          optimizer=OptimizerConfig(learning_rate=2e-3, warmup_fraction=0.05, beta2=0.98)),
+          optimizer=OptimizerConfig(learning_rate=3e-3, warmup_fraction=0.05, beta2=0.98)),
   )
 
 

@@ -9,7 +9,7 @@ from eijax.learning.packing import PackingConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmupConfig:
-  """num_exercises short talks over rewritten sheets, then num_talks talks, num_passes times.
+  """num_exercises short talks over rewritten sheets, then num_talks talks, num_passes times in other words.
 
   packing: rows of the warm-up; its num_minibatches is worked out from the corpus.
   """

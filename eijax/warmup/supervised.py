@@ -16,29 +16,27 @@ from eijax.warmup.config import WarmupConfig
 CHUNK_LENGTH = 256
 
 
-def _passes(config: WarmupConfig, phases: Sequence[tuple[Sequence[packing.Segment], int]], seed: int):
-  """Mini-batches of all phases in order; each phase is its segments and its number of passes."""
-  rows = config.packing.rows_per_minibatch
+def _mini_batches(config: WarmupConfig, phases: Sequence[Sequence[packing.Segment]], seed: int) -> list[packing.PackedBatch]:
+  """Mini-batches of all phases in order, each phase shuffled by itself."""
   batches = []
-  for segments, num_passes in phases:
+  for segments in phases:
     row_length = packing.choose_row_length(segments, config.packing.row_lengths)
     num_rows = len(packing.assign_rows([len(segment) for segment in segments], row_length))
-    shaped = dataclasses.replace(config.packing, num_minibatches=-(-num_rows // rows))
-    for _ in range(num_passes):
-      batches += packing.pack_minibatches(segments, shaped, seed=seed + len(batches))
+    shaped = dataclasses.replace(config.packing, num_minibatches=-(-num_rows // config.packing.rows_per_minibatch))
+    batches += packing.pack_minibatches(segments, shaped, seed=seed + len(batches))
   return batches
 
 
 def warm_up(
     decoder: Decoder, mesh: Mesh, config: WarmupConfig, *,
-    exercises: Sequence[packing.Segment], talks: Sequence[packing.Segment], seed: int,
+    phases: Sequence[Sequence[packing.Segment]], seed: int,
     on_update: Callable[[int, int, float], None] | None = None,
 ) -> Any:
-  """Params of a policy that imitates the talks, after the exercises.
+  """Params of a policy that imitates the demonstrations, one phase after the other.
 
   Args:
     decoder: trained from random weights with an induction circuit (policy/initial.py).
-    exercises, talks: merged demonstrations.
+    phases: merged demonstrations of each phase; every one is seen once.
     on_update: called with (updates done, updates in all, loss in nats per token); the
       loss is that of the update before, so that the device never waits for the host.
   Returns:
@@ -54,7 +52,7 @@ def warm_up(
   state = step.train_state_of(params, optimizer, abstract)
   score_fn = scoring.make_score_fn(decoder, temperature=1.0, chunk_length=CHUNK_LENGTH)
   update = step.make_update_step(score_fn, losses.supervised_loss_fn, optimizer, mesh, shardings)
-  batches = _passes(config, ((exercises, 1), (talks, config.num_passes)), seed)
+  batches = _mini_batches(config, phases, seed)
   last = None
   for i, batch in enumerate(batches):
     rate = optimizer_lib.learning_rate_at(config.optimizer, i, len(batches))
