@@ -6,10 +6,12 @@ same set operations serve both.
 
 import functools
 import re
+import threading
 
 import snowballstemmer
 
 _STEMMER = snowballstemmer.stemmer('english')
+_STEMMER_LOCK = threading.Lock()
 _WORD = re.compile(r"[a-z0-9à-öø-ÿ]+(?:'[a-z]+)*")
 _CJK = re.compile(r'[\u4e00-\u9fff]+')
 # A full stop between digits ("15.30") and a dotted "a.m." do not end a sentence.
@@ -65,7 +67,9 @@ def normalise(text: str) -> str:
 @functools.lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
   """Return the Snowball stem of one lower-case word."""
-  return _STEMMER.stemWord(word)
+  # A stemmer works on a state of its own: two threads in one would mix their words up.
+  with _STEMMER_LOCK:
+    return _STEMMER.stemWord(word)
 
 
 def words(text: str) -> list[str]:
