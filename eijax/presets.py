@@ -25,23 +25,23 @@ def demo() -> RunConfig:
   context = 896
   return RunConfig(
       preset='demo',
-      num_steps=24,
+      num_steps=20,
       checkpoint_every=4,
       scenarios=DEFAULT_SCENARIOS,
       policy=PolicyConfig(
           vocab_size=3072, num_layers=4, hidden_dim=128, num_heads=2, num_kv_heads=1, head_dim=64, mlp_dim=384,
           tie_embeddings=True, scan_unroll=4),
-      sampling=SamplingConfig(temperature=0.8, max_new_tokens=48),
-      sampler=SamplerShapes(num_slots=64, spans=(512, context), chunks=(64, 384)),
+      sampling=SamplingConfig(temperature=0.8, max_new_tokens=40),
+      sampler=SamplerShapes(num_slots=64, spans=(448, 640, context), chunks=(64, 384)),
       episodes=EpisodeConfig(scenarios_per_step=8, group_size=8, thinking=False),
       # The embedded simulator shares the machine: more requests in flight would only queue.
       simulator=SimulatorConfig(concurrency=8),
-      optimizer=OptimizerConfig(learning_rate=2.5e-4, warmup_fraction=0.1, beta2=0.98),
-      packing=PackingConfig(row_lengths=(768, context), rows_per_minibatch=16, num_minibatches=4),
+      optimizer=OptimizerConfig(learning_rate=3e-4, warmup_fraction=0.1, beta2=0.98),
+      packing=PackingConfig(row_lengths=(640, 768, context), rows_per_minibatch=16, num_minibatches=4),
       learner=LearnerConfig(num_micro_batches=4, chunk_length=256),
       evaluation=EvaluationConfig(num_samples=4, every=0),
       warmup=WarmupConfig(
-          num_exercises=1400, num_talks=240, num_passes=3,
+          num_exercises=1200, num_talks=240, num_passes=2,
           packing=PackingConfig(row_lengths=(640, 768, context), rows_per_minibatch=4),
           optimizer=OptimizerConfig(learning_rate=3e-3, warmup_fraction=0.05, beta2=0.98)),
   )
