@@ -116,7 +116,7 @@ def test_algorithms(algorithm):
     (['--algorithm=ppo'], ["algorithm='ppo'", *ALGORITHMS]),
     (['--algorithm=grpo', '--alpha=3'], ['alpha=3.0 contradicts', 'alpha=0.0', 'ctc_grpo']),
     (['--algorithm=ctc_grpo_no_sigma_min', '--sigma_min=0.2'], ['sigma_min=0.2 contradicts']),
-    (['--spans=512,many'], ['--spans=512,many', 'integers', '512,896']),
+    (['--spans=512,many'], ['--spans=512,many', 'integers', ','.join(map(str, presets.get('demo').sampler.spans))]),
     (['--spans='], ['spans=', 'positive and ascending']),
     (['--row_lengths=512'], ['row_lengths=(512,)', '896']),
     (['--max_new_tokens=896'], ['max_new_tokens=896', 'below the context']),

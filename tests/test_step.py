@@ -10,7 +10,7 @@ from eijax.errors import UsageError
 from eijax.learning import losses, optimizer, packing, scoring, sharding, step
 from eijax.policy.config import PolicyConfig
 from eijax.policy.decoder import Decoder
-from learning_cases import Learner, POLICY, batch
+from learning_cases import Learner, RATE, POLICY, batch
 
 MESHES = [('fsdp=8', 8), ('data=2,fsdp=4', 8), ('data=2,fsdp=2,tensor=2', 8)]
 
