@@ -50,6 +50,16 @@ def test_restore_is_bit_exact_and_sharded_as_asked(learner, tmp_path):
   equal(folder.restore_params(tmp_path / 'run' / 'checkpoints', one.params), learner.state.params)
 
 
+def test_relative_folders_work(learner, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with folder.CheckpointFolder('runs/here/checkpoints') as checkpoints:
+    checkpoints.save(0, learner.state, HOST)
+  with folder.CheckpointFolder('runs/here/checkpoints') as checkpoints:
+    equal(checkpoints.restore(learner.abstract)[1], learner.state)
+  equal(folder.restore_params('runs/here/checkpoints', learner.abstract.params), learner.state.params)
+  assert layout.latest_step(tmp_path / 'runs' / 'here' / 'checkpoints') == 0
+
+
 def test_a_restored_run_goes_on_as_if_never_stopped(learner, tmp_path):
   with folder.CheckpointFolder(tmp_path) as checkpoints:
     checkpoints.save(1, learner.state, {})

@@ -32,8 +32,9 @@ _BLOCK_BYTES = 2**22
 
 
 def step_path(folder: epath.PathLike, step: int) -> epath.Path:
-  """Where step `step` lies."""
-  return epath.Path(folder) / f'{step:06d}'
+  """Where step `step` lies, as an absolute path: orbax takes no other."""
+  path = epath.Path(folder) / f'{step:06d}'
+  return path if '://' in os.fspath(path) else epath.Path(os.path.abspath(path))
 
 
 def complete_steps(folder: epath.PathLike) -> list[int]:
