@@ -1,9 +1,10 @@
 """First weights of a policy that is trained from scratch.
 
-A decoder learns to repeat a phrase from its context (an "induction head") only
-after some hundred million tokens; a warm-up of minutes on a CPU has one. The
-circuit itself is known: a head that looks one token back, and a later head
-that looks for the token after an earlier occurrence of the present one.
+A decoder learns late to repeat a phrase from its context (an "induction head"):
+one of this size had not begun to after 1.2 million tokens of random phrases, more
+than a warm-up of minutes on a CPU sees. The circuit itself is known: a head that
+looks one token back, and a later head that looks for the token after an earlier
+occurrence of the present one.
 `with_induction_circuit` starts a policy with that circuit in place, in two
 layers and free to change from the first update on; every other weight is
 random. Source: Olsson et al. 2022, In-context Learning and Induction Heads,
