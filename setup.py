@@ -40,6 +40,8 @@ setuptools.setup(
         'numpy>=2.0,<3',
         'optax>=0.2.5,<0.3',
         'orbax-checkpoint>=0.12,<0.13',
+        'pyspellchecker>=0.8,<1',
+        'pyyaml>=6,<7',
         'requests>=2.31,<3',
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',

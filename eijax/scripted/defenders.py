@@ -48,15 +48,14 @@ def _frame(option: str) -> str:
 
 
 def _fill(template: str, **slots: str) -> str:
-  fact = slots.pop('fact', '')
-  return template.format(fact=fact, Fact=fact[:1].upper() + fact[1:], **slots)
+  return template.format(**slots)
 
 
 def _open_clauses(episode: Episode) -> list[str]:
   """Facts of the own sheet that have not been said yet."""
   told = ' '.join(_said(episode)).lower()
   return [
-    clause for clause in sheet_facts.clauses(episode.scenario) if clause[1:].lower() not in told
+    fact for fact in sheet_facts.spoken(episode.scenario) if fact.lower() not in told
   ]
 
 
@@ -100,7 +99,7 @@ def _decent(episode: Episode, rng: random.Random) -> str:
   detail = _detail(episode)
   if detail and (not clauses or (episode.turns and rng.random() < 0.3)):
     return _fill(_fresh(lines.DECENT_ECHO[scene], _said(episode), rng), detail=detail)
-  fact = rng.choice(clauses or list(sheet_facts.clauses(episode.scenario)))
+  fact = rng.choice(clauses or list(sheet_facts.spoken(episode.scenario)))
   return _fill(_fresh(lines.DECENT[scene], _said(episode), rng), fact=fact)
 
 
@@ -119,7 +118,7 @@ def _skilled(episode: Episode, rng: random.Random) -> str:
   scenario = episode.scenario
   appraisal = scenario.appraisal
   kind = _order(scenario.scene)[len(episode.turns) % 8]
-  clauses = _open_clauses(episode) or list(sheet_facts.clauses(scenario))
+  clauses = _open_clauses(episode) or list(sheet_facts.spoken(scenario))
   if appraisal is None or kind == 'fact':
     return _skilled_sheet(episode, rng)
   items = getattr(appraisal, kind)
@@ -138,14 +137,14 @@ def _skilled(episode: Episode, rng: random.Random) -> str:
   move = _fill(_fresh(lines.SKILLED[kind][scenario.scene], _said(episode), rng), cue=cue)
   fact = rng.choice(clauses)
   if len(move.split()) + len(fact.split()) <= 36 and rng.random() < 0.5:
-    return f'{fact[:1].upper()}{fact[1:]}. {move}'
+    return f'{fact}. {move}'
   return move
 
 
 def _skilled_sheet(episode: Episode, rng: random.Random) -> str:
   """The best that can be said from the own sheet alone: two moves, one of them specific to the scene."""
   scene = episode.scenario.scene
-  clauses = _open_clauses(episode) or list(sheet_facts.clauses(episode.scenario))
+  clauses = _open_clauses(episode) or list(sheet_facts.spoken(episode.scenario))
   return _fill(
     _fresh(lines.SKILLED_OPEN[scene] + lines.DECENT[scene], _said(episode), rng),
     fact=rng.choice(clauses),

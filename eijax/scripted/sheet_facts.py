@@ -1,18 +1,10 @@
-"""The known facts of a defender's own sheet, as clauses that can be spoken to the user."""
+"""The known facts of a defender's own sheet, as sentences spoken to the user."""
 
 import functools
 import re
 
 from eijax.scenarios.record import Scenario
 
-_NUMBERS = frozenset(
-  'one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen twenty thirty forty fifty hundred half'.split()
-)
-_NO_ARTICLE = frozenset(
-  'a an the my your his her their our its this that these those he she they it we i you no nobody nothing everyone somebody both all every each some most only '
-  'monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september october november december '
-  'in on at by for from with to of after before since until last next yesterday today tonight tomorrow when where page room table word there own'.split()
-)
 _IRREGULAR = {
   'is': 'are',
   'was': 'were',
@@ -25,24 +17,49 @@ _IRREGULAR = {
 }
 
 
+MIN_PLAIN = 3
+_OWN_VOICE = re.compile(r"\bI\b|\bmy\b|\bme\b|\bmine\b")
+_PRONOUNS = {'she': r'\b(?:she|hers?|herself)\b', 'he': r'\b(?:he|his|him|himself)\b', '': r'(?!)'}
+
+
 @functools.lru_cache(maxsize=4096)
 def bullets(sheet: str) -> tuple[str, ...]:
-  """Return the bullets of the sheet's known facts, without their final stop."""
-  return tuple(line[2:].strip().rstrip('.') for line in sheet.splitlines() if line.startswith('- '))
+  """Return the bullets of the sheet's known facts, without their final stop; of a sheet without any, its sentences."""
+  lines = [line.strip() for line in sheet.splitlines()]
+  found = [line[2:] for line in lines if line.startswith('- ')]
+  if not found:
+    text = '\n'.join(line for line in lines if line and not line.startswith('#'))
+    found = re.split(r'(?<=[.!?。！？])\s*', text)
+  return tuple(line.strip().rstrip('.。') for line in found if line.strip()) or (sheet.strip(),)
 
 
-def clauses(scenario: Scenario) -> tuple[str, ...]:
-  """Return the defender's facts as clauses in the defender's voice, spoken to the user."""
-  return _clauses(scenario.defender_prompt, scenario.aggressor_prompt)
+def spoken(scenario: Scenario) -> tuple[str, ...]:
+  """Return facts of the sheet as the defender may say them, sentences without their final stop.
+
+  A sheet that speaks of "my car" is said as it stands. One that speaks to the defender ("your car") and of the user
+  ("she waited") is said as it stands where neither occurs; only with fewer than MIN_PLAIN such facts the others
+  follow, with their persons changed ("you left" becomes "I left").
+  """
+  return _spoken(scenario.defender_prompt, scenario.aggressor_prompt)
 
 
 @functools.lru_cache(maxsize=4096)
-def _clauses(sheet: str, persona: str) -> tuple[str, ...]:
+def _spoken(sheet: str, persona: str) -> tuple[str, ...]:
+  facts = tuple(map(_capital, bullets(sheet)))
+  if any(_OWN_VOICE.search(fact) for fact in facts):
+    return facts
   name = _user_name(persona)
   names = _names(sheet) | _names(persona)
   pronoun = _user_pronoun(sheet)
-  return tuple(
-    _lower_start(_to_user(_to_me(bullet), name, pronoun, names), names) for bullet in bullets(sheet)
+  persons = re.compile(
+    '|'.join((r'\b(?:you|yours?|yourself)\b', _PRONOUNS[pronoun], *([rf'\b{re.escape(name)}\b'] * bool(name)))),
+    re.I,
+  )
+  plain = tuple(fact for fact in facts if not persons.search(fact))
+  if len(plain) >= MIN_PLAIN:
+    return plain
+  return plain + tuple(
+    _capital(_to_user(_to_me(fact), name, pronoun, names)) for fact in facts if fact not in plain
   )
 
 
@@ -129,31 +146,5 @@ def _to_user(text: str, name: str, pronoun: str, names: set[str]) -> str:
   return ''.join(parts)
 
 
-def _lower_start(text: str, names: set[str]) -> str:
-  """Lower the first letter and put an article before a bare noun, so that the clause stands inside a sentence."""
-  first = re.match(r"[\w'’-]+", text)
-  if not first:
-    return text
-  word = first.group()
-  if re.match(r"[\w'’-]+ [A-ZÀ-Þ]", text) and word.lower() not in _NO_ARTICLE:
-    return text  # "Orpheus Island", "Swift Current": a name of two words.
-  if word in names or word in ('I', "I'm", "I've") or word[1:].lower() != word[1:]:
-    return text
-  lowered = text[:1].lower() + text[1:]
-  plain = word.lower().split("'")[0].split('’')[0]
-  if (
-    plain in _NO_ARTICLE
-    or plain in _NUMBERS
-    or plain[0].isdigit()
-    or plain.endswith(('ing', 'ly', 'ed'))
-  ):
-    return (
-      lowered
-      if plain not in ('monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday')
-      and plain
-      not in (
-        'january february march april may june july august september october november december'.split()
-      )
-      else text
-    )
-  return f'the {lowered}'
+def _capital(text: str) -> str:
+  return text[:1].upper() + text[1:]

@@ -107,13 +107,13 @@ def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -
     tokenizer = train_tokenizer(corpus.tokenizer_lines(scenarios, talks), config.policy.vocab_size)
     chat_format = ChatFormat(tokenizer)
     drills = exercises_lib.exercises(scenarios, talks, num=settings.num_exercises, seed=config.seed)
-    phases = [_segments(drills, chat_format, config)]
+    kinds = [_segments(drills, chat_format, config)]
     vocabulary = exercises_lib.vocabulary_of(scenarios)
     for number in range(settings.num_passes):
       # Every pass in other words, so that no fact can be learned by heart.
       told = [exercises_lib.rewritten(talk, vocabulary, derive_seed('rewritten', config.seed, number, i))
               for i, talk in enumerate(talks)]
-      phases.append(_segments(told, chat_format, config))
+      kinds.append(_segments(told, chat_format, config))
   with tqdm.tqdm(desc='warm-up', unit='update') as progress:
 
     def show(done: int, total: int, loss: float) -> None:
@@ -121,5 +121,5 @@ def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -
       progress.set_postfix_str(f'loss {loss:.2f} nats/token', refresh=False)
       progress.update(done - progress.n)
 
-    params = warm_up(Decoder(config.policy), mesh, settings, phases=phases, seed=config.seed, on_update=show)
+    params = warm_up(Decoder(config.policy), mesh, settings, kinds=kinds, seed=config.seed, on_update=show)
   return tokenizer, params

@@ -11,7 +11,8 @@ from eijax.learning.packing import PackingConfig
 class WarmupConfig:
   """num_exercises short talks over rewritten sheets, then num_talks talks, num_passes times in other words.
 
-  packing: rows of the warm-up; its num_minibatches is worked out from the corpus.
+  packing: rows of the warm-up. rows_per_minibatch counts rows of the longest length, shorter ones are more in
+    number; num_minibatches is worked out from the corpus.
   """
 
   num_exercises: int

@@ -105,7 +105,7 @@ def read(sheet: Sheet, text: str, before: str) -> Reading:
     num_sentences=len(parts),
     num_facts=len(facts),
     flags=_flags(plain, parts, sheet, before, stem_list, content, tied, len(facts)),
-    garble=_garble(parts, sheet.language),
+    garble=_garble(parts, sheet.language) + _gibberish(text, parts, known, sheet.language),
     stems=frozenset(stem_list),
     skeleton=tuple(stem for stem in stem_list if stem in words.FUNCTION_STEMS),
     tied=tied,
@@ -247,6 +247,26 @@ def _garble(parts: list[str], language: str) -> float:
     ) < MIN_FUNCTION_SHARE * len(run):
       signs += 1
   return signs / len(parts)
+
+
+# Letters alone, capitals or digits inside a word: no keyboard slip, no spelling of a name.
+_SCRAPS = re.compile(
+  r"(?<![\w'’.&/-])[b-hj-np-z](?![\w'’.)/&-])|\b[a-z]+[A-Z]\w*|\b[A-Z]{2,}[a-z]{2,}|\b[a-z]{2,}\d+\b|\b\d+[a-z]{4,}"
+)
+_LOWER_WORD = re.compile(r"(?<![\w'’])[a-z]{3,}(?:'[a-z]+)?(?!\w)")
+MAX_UNKNOWN_SHARE = 0.08  # A slip or a foreign word in a sentence is no gibberish.
+
+
+def _gibberish(text: str, parts: list[str], known: frozenset[str], language: str) -> float:
+  """Scraps and words that no English list and nobody in this talk knows, per sentence."""
+  if not parts or language == 'zh':
+    return 0.0
+  plain = text.replace('’', "'")
+  run = _LOWER_WORD.findall(plain)
+  unknown = sum(not words.is_english(word) and words.stem(word) not in known for word in run)
+  if unknown == 1 and unknown <= MAX_UNKNOWN_SHARE * len(run):
+    unknown = 0
+  return (unknown + len(_SCRAPS.findall(plain))) / len(parts)
 
 
 _PATTERNS = (

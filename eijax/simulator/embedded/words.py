@@ -9,6 +9,7 @@ import re
 import threading
 
 import snowballstemmer
+import spellchecker
 
 _STEMMER = snowballstemmer.stemmer('english')
 _STEMMER_LOCK = threading.Lock()
@@ -88,6 +89,35 @@ def stems(text: str) -> list[str]:
 def content_stems(text: str) -> frozenset[str]:
   """Return stems that are neither function nor conversation words."""
   return frozenset(s for s in stems(text) if s not in COMMON_STEMS and len(s) > 1)
+
+
+def is_english(word: str) -> bool:
+  """Whether a lower-case word stands in the word list, in British or American spelling."""
+  word = word.removesuffix("'s").removesuffix("s'")
+  known = _word_list()
+  return word in known or any(
+    re.sub(british, american, word) in known for british, american in _SPELLINGS
+  )
+
+
+@functools.cache
+def _word_list() -> frozenset[str]:
+  # The list of a spelling checker; nothing is corrected here.
+  return frozenset(spellchecker.SpellChecker(language='en').word_frequency.dictionary)
+
+
+# British spelling -> the American one that the word list prefers.
+_SPELLINGS = (
+  (r'our', 'or'),
+  (r'is(e[drs]?|ing|ations?)$', r'iz\1'),
+  (r're(s|d)?$', r'er\1'),
+  (r'lle([drs])|lling$', r'l\1'),
+  (r'mme(s)?$', r'm\1'),
+  (r'ogue', 'og'),
+  (r'ae|oe', 'e'),
+  (r'ence$', 'ense'),
+  (r'mould', 'mold'),
+)
 
 
 def sentences(text: str) -> list[str]:
