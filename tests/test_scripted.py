@@ -147,18 +147,40 @@ def test_only_skilled_and_the_yielder_read_the_appraisal():
       assert with_it == without
 
 
-def test_clauses_speak_in_the_defenders_voice():
+def _sheet_of_two(facts: str):
   sheet = (
     '### Background\nYou are Ana, and Rui is your brother. He is angry.\n### Role and stance\nHe wants the boat.\n### Known facts\n'
+    + facts
+  )
+  return cards.scenario('repair', '### Background\nYou are Rui, 40.', 'Well?', sheet, None)
+
+
+def test_facts_are_spoken_in_the_defenders_voice():
+  card = _sheet_of_two(
     '- Boat stands in your yard since May.\n- Rui signed the paper with you.\n- His engine was sold by you in June.\n- Your aunt told you "you are late".\n'
   )
-  card = cards.scenario('repair', '### Background\nYou are Rui, 40.', 'Well?', sheet, None)
-  assert sheet_facts.clauses(card) == (
-    'the boat stands in my yard since May',
-    'you signed the paper with me',
-    'your engine was sold by me in June',
-    'my aunt told me "you are late"',
+  assert sheet_facts.spoken(card) == (
+    'Boat stands in my yard since May',
+    'You signed the paper with me',
+    'Your engine was sold by me in June',
+    'My aunt told me "you are late"',
   )
+
+
+def test_facts_that_need_no_change_are_preferred():
+  plain = ('Harbour fees rise in June', 'Paint, blue, is left for one side', 'Boat has stood in the yard since May')
+  card = _sheet_of_two('\n'.join(f'- {fact}.' for fact in (plain[0], 'Rui signed the paper', *plain[1:])))
+  assert sheet_facts.spoken(card) == plain
+
+
+def test_a_sheet_in_the_own_voice_is_said_as_it_stands():
+  facts = ('Boat stands in my yard since May', 'Rui signed it before you saw it')
+  assert sheet_facts.spoken(_sheet_of_two('\n'.join(f'- {fact}' for fact in facts))) == facts
+
+
+def test_a_sheet_without_bullets_gives_its_sentences():
+  card = _sheet_of_two('The boat stands in the yard. Nobody paid the fee.')
+  assert 'Nobody paid the fee' in sheet_facts.bullets(card.defender_prompt)
 
 
 def test_unknown_defender_lists_the_known_ones():

@@ -14,7 +14,7 @@ import simulator_cards as cards
 from eijax.episodes import protocol
 from eijax.rewards.scores import outcome_score
 from eijax.simulator import prompts
-from eijax.simulator.embedded import EmbeddedSimulator, appraise, credit, sheet, words
+from eijax.simulator.embedded import EmbeddedSimulator, appraise, credit, reading, sheet, words
 
 SCENES = tuple(cards.CARDS)
 TIERS = {'none': (0, 0), 'small': (1, 2), 'medium': (3, 5), 'large': (6, 8)}
@@ -175,6 +175,28 @@ def test_02_harsher_above_anger_60_and_below_trust_20(scene):
 )
 def test_03_empty_and_off_topic_cost(scene, text):
   assert cards.mean_gain(cards.CARDS[scene], text) < -1
+
+
+@pytest.mark.parametrize('scene', SCENES)
+@pytest.mark.parametrize(
+  'text',
+  (
+    'I did not know about thewhere. The knostpings on them, and I mean to kindly.',
+    'I remember that the r de a the- you Fr a Paragraphit-four.',
+    'ASummary way trust rest.',
+    'The bedcesestions one2009 thegetot, and theiale worth areas.',
+  ),
+)
+def test_03_gibberish_costs(scene, text):
+  assert _points(cards.CARDS[scene], text) < -0.5
+
+
+@pytest.mark.parametrize(
+  'text', ('I apologise; the neighbours recognised the colour.', 'I took my goshiwon key to the front desk, like you said I should.')
+)
+def test_03_spellings_and_a_foreign_word_are_no_gibberish(text):
+  known = sheet.compile_sheet('en', 'support', 'You are Ana, 40.', cards.SUPPORT.appraisal)
+  assert reading.read(known, text, '').garble == 0
 
 
 @pytest.mark.parametrize('scene', SCENES)

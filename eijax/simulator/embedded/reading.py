@@ -254,7 +254,7 @@ _SCRAPS = re.compile(
   r"(?<![\w'’.&/-])[b-hj-np-z](?![\w'’.)/&-])|\b[a-z]+[A-Z]\w*|\b[A-Z]{2,}[a-z]{2,}|\b[a-z]{2,}\d+\b|\b\d+[a-z]{4,}"
 )
 _LOWER_WORD = re.compile(r"(?<![\w'’])[a-z]{3,}(?:'[a-z]+)?(?!\w)")
-MAX_UNKNOWN_SHARE = 0.08  # A slip or a foreign word in a sentence is no gibberish.
+MAX_UNKNOWN_SHARE = 1 / 12  # A slip or a foreign word in a sentence is no gibberish.
 
 
 def _gibberish(text: str, parts: list[str], known: frozenset[str], language: str) -> float:
@@ -264,7 +264,7 @@ def _gibberish(text: str, parts: list[str], known: frozenset[str], language: str
   plain = text.replace('’', "'")
   run = _LOWER_WORD.findall(plain)
   unknown = sum(not words.is_english(word) and words.stem(word) not in known for word in run)
-  if unknown == 1 and unknown <= MAX_UNKNOWN_SHARE * len(run):
+  if unknown == 1 <= MAX_UNKNOWN_SHARE * len(words.words(plain)):
     unknown = 0
   return (unknown + len(_SCRAPS.findall(plain))) / len(parts)
 
