@@ -39,7 +39,11 @@ def _rewritten(fact: str, vocabulary: Sequence[str], rng: random.Random) -> str:
   def other(match: re.Match) -> str:
     if rng.random() > REPLACED_SHARE:
       return match.group()
-    return str(rng.randrange(2, 60)) if match.group().isdigit() else rng.choice(vocabulary)
+    if match.group().isdigit():
+      return str(rng.randrange(2, 60))
+    word = rng.choice(vocabulary)
+    # A fact is said as it is written: one that began in lower case would have to change.
+    return word[:1].upper() + word[1:] if match.group()[:1].isupper() else word
 
   return re.sub(r'\b(?:[A-Za-z]{4,}|\d+)\b', other, fact)
 
