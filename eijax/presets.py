@@ -31,7 +31,7 @@ def demo() -> RunConfig:
       policy=PolicyConfig(
           vocab_size=3072, num_layers=4, hidden_dim=128, num_heads=2, num_kv_heads=1, head_dim=64, mlp_dim=384,
           tie_embeddings=True, scan_unroll=4),
-      sampling=SamplingConfig(temperature=0.8, max_new_tokens=40),
+      sampling=SamplingConfig(temperature=0.6, top_p=0.95, top_k=20, max_new_tokens=40),
       sampler=SamplerShapes(num_slots=64, spans=(448, 640, context), chunks=(64, 384)),
       episodes=EpisodeConfig(scenarios_per_step=8, group_size=8, thinking=False),
       # The embedded simulator shares the machine: more requests in flight would only queue.

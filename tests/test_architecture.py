@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from eijax.scenarios.__main__ import SUBCOMMANDS
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'eijax'
 MAX_LINES = 450
@@ -22,6 +24,8 @@ LEVELS = (
     ('rewards', 'simulator', 'sampling', 'checkpoints'),
     ('scripted', 'rollouts', 'evaluation'),
     ('report', 'warmup'),
+    ('curation',),
+    ('generation', 'datasets'),
     ('config', 'presets'),
     ('training',),
     ('flags', 'train'),
@@ -29,12 +33,14 @@ LEVELS = (
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.
 CONVERSATION = frozenset(
-    'scenarios chat text episodes rewards simulator scripted rollouts evaluation report'.split()
+    'scenarios chat text episodes rewards simulator scripted rollouts evaluation report curation generation datasets'.split()
 )
 CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises'})
 # What learns sees arrays, never text.
 NUMERIC = frozenset('policy sampling learning checkpoints'.split())
-ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags'})
+ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags'}) | {
+    module for module, _ in SUBCOMMANDS.values()
+}
 
 
 @functools.cache
