@@ -43,6 +43,7 @@ setuptools.setup(
         'pyspellchecker>=0.8,<1',
         'pyyaml>=6,<7',
         'requests>=2.31,<3',
+        'scipy>=1.12,<2',
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',
         'tqdm>=4.66,<5',
@@ -51,7 +52,7 @@ setuptools.setup(
     extras_require={
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],
         'data': ['array_record', 'importlib_resources', 'tensorflow-datasets>=4.9'],
-        'test': ['pytest>=8', 'scipy>=1.12'],
+        'test': ['pytest>=8'],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import importlib
+import os
 import sys
 
 from absl import app, flags
@@ -35,6 +36,10 @@ def _framed() -> Iterator[None]:
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
     sys.exit(130)
+  except BrokenPipeError:
+    # The reader of our output (`| head`) has seen enough; what is still buffered would fail again at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -35,10 +35,8 @@ BANDS = {
 
 @pytest.fixture(scope='module', params=['test', 'train'])
 def panel(request):
-  """Mean score x100 per defender and scene; half of the (larger) train split."""
-  scenarios = load_split(DATA, request.param)
-  if request.param == 'train':
-    scenarios = scenarios[::3]
+  """Mean score x100 per defender and scene, over a part of the split that has all scenes."""
+  scenarios = load_split(DATA, request.param)[:: {'test': 3, 'train': 25}[request.param]]
   answer = EmbeddedSimulator(0).answer
   return {
     name: {
@@ -85,7 +83,7 @@ def test_14_the_order_is_the_same_in_every_scene(panel):
 
 def test_stuffing_and_memorised_lines_score_below_zero():
   answer = EmbeddedSimulator(0).answer
-  scenarios = load_split(DATA, 'test')
+  scenarios = load_split(DATA, 'test')[::4]
   lines = {
     'bag': lambda episode: ', '.join(fact.cues[0] for fact in episode.scenario.appraisal.facts),
     'sheet': lambda episode: ' '.join(

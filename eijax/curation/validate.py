@@ -16,7 +16,7 @@ from absl import flags
 from eijax.curation import records, sections, similarity
 from eijax.curation.records import Entry, Violation
 from eijax.errors import DataError, UsageError
-from eijax.scenarios.cards import FLAGS as CONTENT_FLAGS
+from eijax.scenarios.cards import CONTENT_FLAGS
 from eijax.scenarios.record import SCENES, SPLITS
 
 # Jaccard index of the 5-grams of two users' sheets: must stay below.

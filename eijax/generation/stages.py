@@ -13,7 +13,7 @@ from eijax.errors import DataError
 from eijax.generation import anchors, prompts, sheets
 from eijax.generation.asking import Asker, Fault, Rejected
 from eijax.generation.pools import Combination
-from eijax.scenarios.cards import FLAGS, SINGLES
+from eijax.scenarios.cards import CONTENT_FLAGS, SINGLES
 from eijax.scenarios.load import parse_record
 
 DATA_SOURCE = 'eijax-generated'
@@ -71,7 +71,7 @@ def check_expand(scene: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     if num_sections < _MIN_SECTIONS or 'background' not in value['user']:
       raise Fault('`user` and `partner` must be objects that hold all sections of both sheets')
     flags = obj.get('content_flags')
-    flags = [flag for flag in flags if flag in FLAGS] if isinstance(flags, list) else []
+    flags = [flag for flag in flags if flag in CONTENT_FLAGS] if isinstance(flags, list) else []
     return {'title': text_of(obj, 'title').strip('"“”《》')[:120], 'content_flags': flags, **value}
 
   return check

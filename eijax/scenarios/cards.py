@@ -21,7 +21,7 @@ import yaml
 from eijax.errors import DataError
 from eijax.scenarios.record import SCENES, SPLITS, Anchors, Cue
 
-FLAGS = (
+CONTENT_FLAGS = (
   'self-harm',
   'abuse',
   'minors',
@@ -255,8 +255,8 @@ def load_card(path: pathlib.Path, split: str, scene: str) -> Card:
   if reader.text('scene') != scene:
     reader.fail('scene', f'must be {scene!r} in this folder')
   flags = raw.get('flags') or []
-  if not isinstance(flags, list) or any(flag not in FLAGS for flag in flags):
-    reader.fail('flags', f'must be a list of {", ".join(FLAGS)}')
+  if not isinstance(flags, list) or any(flag not in CONTENT_FLAGS for flag in flags):
+    reader.fail('flags', f'must be a list of {", ".join(CONTENT_FLAGS)}')
   default = reader.anchors('anchors')
   return Card(
     name=path.stem,

@@ -11,6 +11,7 @@ import random
 
 from eijax.episodes.state import Episode
 from eijax.episodes.views import house_rules, policy_messages
+from eijax.scenarios.order import step_scenarios
 from eijax.scenarios.record import Scenario
 from eijax.scripted.defenders import ScriptedDefender, get
 from eijax.scripted.play import play
@@ -47,12 +48,12 @@ def mixed_defender(styles: Mapping[str, float] = STYLES) -> ScriptedDefender:
 
 
 def played_talks(scenarios: Sequence[Scenario], *, num_talks: int, max_rounds: int, seed: int) -> list[Episode]:
-  """Talks of the mixed defender, over all scenarios in turn; a pure function of the arguments."""
+  """Talks of the mixed defender, scenes in turn, in an order by seed; a pure function of the arguments."""
   simulator, defender = EmbeddedSimulator(seed), mixed_defender()
   return [
-      play(scenarios[i % len(scenarios)], defender, simulator.answer, seed=derive_seed('warm-up', seed, i),
+      play(scenario, defender, simulator.answer, seed=derive_seed('warm-up', seed, i),
            max_rounds=max_rounds)
-      for i in range(num_talks)
+      for i, scenario in enumerate(step_scenarios(scenarios, 0, num_talks, seed))
   ]
 
 

@@ -69,7 +69,7 @@ COSTS = {
   'forged': (1.6, 2.0),
   'parrot': (1.2, 1.5),
   'read_back': (2.0, 2.4),
-  'bag': (2.2, 2.6),
+  'bag': (2.6, 3.0),
   'inflame': (2.8, 2.6),
   'yields': (1.3, 2.4),
   'states_need': (1.1, 1.4),
@@ -269,7 +269,7 @@ def _costs(
     elif name == 'same_line':
       scale = 0.4 if repeats == 1 else 1.0 + 0.2 * min(repeats - 2, 3)
     elif name == 'bag':
-      scale = 1.0 + 0.1 * min(reading.num_facts - 4, 4)
+      scale = 1.0 + 0.1 * min(max(reading.num_facts - 4, 0), 4)
     costs.append((name, anger * scale, trust * scale))
   # Two manners in one reply cost less than both apart, and more than either.
   costs.sort(key=lambda entry: entry[1] + entry[2], reverse=True)

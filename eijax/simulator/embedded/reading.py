@@ -269,6 +269,19 @@ def _gibberish(text: str, parts: list[str], known: frozenset[str], language: str
   return (unknown + len(_SCRAPS.findall(plain))) / len(parts)
 
 
+MIN_ENUMERATED = 5
+
+
+def _enumerates(part: str, known: frozenset[str]) -> bool:
+  """Whether a sentence only strings pieces of the matter together, hardly anybody speaking in it."""
+  pieces = part.split(',')
+  return (
+    len(pieces) >= MIN_ENUMERATED
+    and sum(bool(words.content_stems(piece) & known) for piece in pieces) >= MIN_ENUMERATED - 1
+    and sum(bool(re.search(r"\bi\b|\bi'|\?", piece)) for piece in pieces) < len(pieces) / 2
+  )
+
+
 _PATTERNS = (
   ('canned', lexicon.CANNED),
   ('structure', lexicon.STRUCTURE),
@@ -329,6 +342,8 @@ def _flags(plain, parts, sheet, before, stem_list, content, tied, num_facts) -> 
       flags.add('read_back')
   num_words = len(stem_list)
   if num_facts > BAG_FACTS or (num_facts == BAG_FACTS and num_words < 9 * num_facts):
+    flags.add('bag')
+  elif any(_enumerates(part, sheet.vocabulary | words.content_stems(before)) for part in parts):
     flags.add('bag')
   if not tied and len(content) >= 3 and not flags & _GENERIC:
     flags.add('off_topic')
