@@ -36,7 +36,7 @@ class BudgetSpent(EijaxError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AskingConfig:
-  """max_tokens: of one answer. max_attempts: usable or not, per stage. max_cost_tokens: in and out, None for no limit."""
+  """max_tokens: of one answer. max_attempts: answers of one stage. max_cost_tokens: in and out; None: no limit."""
 
   max_tokens: int = 8192
   max_attempts: int = 4
@@ -44,7 +44,7 @@ class AskingConfig:
 
 
 def token_bound(text: str) -> int:
-  """At most this many tokens, for common tokenizers: a third of the ASCII characters, all the others once and a half."""
+  """At most this many tokens for common tokenizers: ASCII characters / 3, the others x 1.5."""
   num_ascii = sum(char < '\x80' for char in text)
   return num_ascii // 3 + (3 * (len(text) - num_ascii) + 1) // 2 + 1
 
@@ -145,7 +145,8 @@ def _read(text: str, finish_reason: str, check: Callable[[dict[str, Any]], Any])
   for item in reversed(found):
     try:
       if item.is_cut:
-        raise Fault('it was cut off by the token limit; write less' if finish_reason == 'length' else 'its JSON object is not closed')
+        is_long = finish_reason == 'length'
+        raise Fault('it was cut off by the token limit; write less' if is_long else 'its JSON object is not closed')
       return check(normalise_keys(item.value))
     except Fault as fault:
       first = first or fault

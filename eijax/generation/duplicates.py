@@ -131,7 +131,8 @@ class Index:
         return f'duplicate: the opening line of {self._openings[_plain(opening)]!r}'
       near = self.nearest(profile['system_prompt'])
       if near is not None:
-        return f'duplicate: the user\'s sheet is like that of {near[0]!r} (5-gram Jaccard {near[1]:.2f}, must stay below {near[2]})'
+        name, value, limit = near
+        return f"duplicate: the user's sheet is like that of {name!r} (5-gram Jaccard {value:.2f}, must stay below {limit})"
     return None
 
   def free_title(self, title: str) -> str:

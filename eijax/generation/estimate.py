@@ -18,7 +18,7 @@ _LONGER = 2.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-  """Calls and tokens. typical: every answer is sound; most: every attempt is used, and every answer as long as it may be."""
+  """Calls and tokens. typical: every answer is sound; most: every attempt is used, at full length."""
 
   num_items: int
   typical_calls: int

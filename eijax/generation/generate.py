@@ -195,11 +195,13 @@ def _show_plan(flag_values, wanted, existing, examples) -> None:
   done = _accepted(flag_values.out)
   missing = {scene: max(0, num - done[scene]) for scene, num in wanted.items()}
   print(f'dry run: nothing is called, nothing is written; language {flag_values.language}, seed {flag_values.seed}')
-  print(f'compared with: {len(existing.held_out)} held-out and {len(existing.known)} other scenarios ({flag_values.against or "none"})')
+  against = flag_values.against or 'none'
+  print(f'compared with: {len(existing.held_out)} held-out and {len(existing.known)} other scenarios ({against})')
   index = duplicates.Index(existing)
   for scene, num in wanted.items():
     pools = load_pools(scene)
-    print(f'{scene}: {num} wanted, {done[scene]} there; {pools.num_combinations:,} combinations of {len(pools.situations)} situations')
+    size = f'{pools.num_combinations:,} combinations of {len(pools.situations)} situations'
+    print(f'{scene}: {num} wanted, {done[scene]} there; {size}')
     for combination in estimate.first_combinations(scene, flag_values.seed, min(num, _SHOWN_COMBINATIONS)):
       taken = index.holds(combination)
       print(f'  {combination.key}' + (f'  (left out: {taken} is made of it)' if taken else ''))

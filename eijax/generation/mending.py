@@ -104,7 +104,8 @@ def _mend_texts(record: dict[str, Any], changes: list[str]) -> None:
       continue
     if isinstance(value, str):
       value = [line.strip('-•* \t') for line in value.split('\n')]
-    record[name] = [str(item).strip() for item in value or () if str(item).strip()] if isinstance(value, (list, type(None))) else []
+    items = value if isinstance(value, list) else []
+    record[name] = [str(item).strip() for item in items if str(item).strip()]
     changes.append(f'{name} written as a list of texts')
   if isinstance(record.get('id'), int) and not isinstance(record['id'], bool):
     record['id'] = str(record['id'])
@@ -150,7 +151,9 @@ def _mend_sheets(
     if asker is None:
       raise Rejected(f'format: {"; ".join(faults)}')
     original = {role: record[field].get('system_prompt') or '' for role, (field, _) in _PROFILES.items()}
-    shown = f"user's sheet:\n{original['user']}\n\npartner's sheet:\n{original['partner']}\n\nopening_line: {value['opening_line'] or ''}"
+    shown = '\n\n'.join(f"{role}'s sheet:\n{text}" for role, text in original.items())
+    if scene != 'charm':
+      shown += f'\n\nopening_line: {value["opening_line"]}'
     messages = prompts.render('reclean', language, scene=scene, sheets=shown, faults=faults)
     value = asker.ask(
       item, 'reclean', messages, stages.check_reclean(scene, language),

@@ -50,7 +50,8 @@ _HEADING = re.compile(
   re.M,
 )
 _HEADING_INLINE = re.compile(
-  r'^[ \t]*(?:#{1,6}[ \t]*(?P<a>[^\n:：]{1,40})[:：]|\*\*(?P<b>[^*\n]{1,40}?)[:：]?\*\*[:：]?|【(?P<c>[^】\n]{1,40})】)[ \t]*(?P<rest>\S[^\n]*)$',
+  r'^[ \t]*(?:#{1,6}[ \t]*(?P<a>[^\n:：]{1,40})[:：]|\*\*(?P<b>[^*\n]{1,40}?)[:：]?\*\*[:：]?|【(?P<c>[^】\n]{1,40})】)'
+  r'[ \t]*(?P<rest>\S[^\n]*)$',
   re.M,
 )
 _BULLET = re.compile(r'^[ \t]*(?:[-*•·–—]|\d{1,2}[.)、．]|[(（]\d{1,2}[)）])[ \t]*(?=\S)')
@@ -58,12 +59,15 @@ _FENCE = re.compile(r'^[ \t]*```\w*[ \t]*$\n?', re.M)
 _CJK = re.compile(r'[\u3400-\u9fff]')
 _LATIN = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)?")
 _PLACEHOLDER = re.compile(
-  r'\{\{?[^{}\n]{0,40}\}\}?|\[(?:name|your name|age|city|place|job|insert[^\]]*|姓名|名字|年龄|地点|职业)\]|<[A-Za-z_ ]{2,30}>|\bTODO\b|\bTBD\b|某某|XX+|××+',
+  r'\{\{?[^{}\n]{0,40}\}\}?|\[(?:name|your name|age|city|place|job|insert[^\]]*|姓名|名字|年龄|地点|职业)\]'
+  # Upper case only: "xx" ends letters, and "todo" is Spanish.
+  r'|<[A-Za-z_ ]{2,30}>|(?-i:\b(?:TODO|TBD)\b|(?<![A-Za-z])X{2,4}(?![A-Za-z]))|某某|××+',
   re.I,
 )
 _LEAK = re.compile(
-  r'system prompt|language model|\bas an AI\b|\bsimulator\b|few-shot|\bJSON\b|initial_|target_|worst_|'
-  r'\b(?:anger|trust)\s*(?:level|score|value)?\s*[=:(]\s*\d|系统提示|语言模型|作为(?:一个|一名)?AI|模拟器|(?:愤怒|信任)(?:值|度)?\s*[=:：(（为]\s*\d',
+  r'system prompt|language model|\bas an AI\b|few-shot|initial_|target_|worst_|'
+  r'\b(?:anger|trust)\s*(?:level|score|value)?\s*[=:(]\s*\d|系统提示|语言模型'
+  r'|作为(?:一个|一名)?AI|(?:愤怒|信任)(?:值|度)?\s*[=:：(（为]\s*\d',
   re.I,
 )
 _STAGE_DIRECTION = re.compile(r'^[ \t]*[(（\[【*][^)）\]】*\n]{1,80}[)）\]】*][ \t]*')

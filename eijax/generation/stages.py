@@ -135,7 +135,8 @@ def read_cue(value: Any, name: str) -> dict[str, Any]:
   cues = value.get('cues')
   if isinstance(cues, str):
     cues = cues.replace('；', '/').replace(';', '/').split('/')
-  cues = [' '.join(cue.lower().split()) for cue in cues or () if isinstance(cue, str) and cue.strip()] if isinstance(cues, list) else []
+  cues = cues if isinstance(cues, list) else []
+  cues = [' '.join(cue.lower().split()) for cue in cues if isinstance(cue, str) and cue.strip()]
   if not cues:
     raise Fault(f'`{name}.cues` must be a list of texts')
   return {'text': text_of(value, 'text'), 'cues': list(dict.fromkeys(cues))}

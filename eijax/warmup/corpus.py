@@ -23,8 +23,8 @@ from eijax.text.contexts import TalkContext
 # Shares of the styles in the mixture. Good replies are the smaller part, so that
 # the warm policy starts as a poor partner that has seen better.
 STYLES: Mapping[str, float] = {
-    'skilled_sheet': 0.10, 'decent': 0.20, 'polite_generic': 0.20, 'over_apologiser': 0.10, 'lecturer': 0.10,
-    'list_maker': 0.10, 'yielder': 0.08, 'hostile': 0.05, 'silent': 0.02, 'fact_bag': 0.05,
+    'skilled_sheet': 0.12, 'decent': 0.25, 'polite_generic': 0.12, 'over_apologiser': 0.12, 'lecturer': 0.12,
+    'list_maker': 0.10, 'yielder': 0.08, 'hostile': 0.06, 'silent': 0.02, 'fact_bag': 0.01,
 }
 
 
