@@ -22,7 +22,7 @@ setuptools.setup(
     license_files=['LICENSE'],
     python_requires='>=3.11',
     packages=setuptools.find_packages(include=['eijax', 'eijax.*']),
-    package_data={'': ['templates/*']},
+    package_data={'': ['templates/*'], 'eijax.generation': ['pools/*']},
     # Beside the package in a checkout; here for installations without one.
     data_files=[
         (f'share/eijax/scenario_data/{split}', [f'scenario_data/{split}/{scene}_final.jsonl'

@@ -36,14 +36,14 @@ def demo() -> RunConfig:
       episodes=EpisodeConfig(scenarios_per_step=8, group_size=8, thinking=False),
       # The embedded simulator shares the machine: more requests in flight would only queue.
       simulator=SimulatorConfig(concurrency=8),
-      optimizer=OptimizerConfig(learning_rate=3e-4, warmup_fraction=0.1, beta2=0.98),
+      optimizer=OptimizerConfig(learning_rate=5e-4, warmup_fraction=0.1, beta2=0.98),
       packing=PackingConfig(row_lengths=(640, 768, context), rows_per_minibatch=16, num_minibatches=4),
       learner=LearnerConfig(num_micro_batches=4, chunk_length=256),
       evaluation=EvaluationConfig(num_samples=1, every=0),
       warmup=WarmupConfig(
           num_exercises=900, num_talks=240, num_passes=2,
           packing=PackingConfig(row_lengths=(384, 768), rows_per_minibatch=3),
-          optimizer=OptimizerConfig(learning_rate=3e-3, warmup_fraction=0.05, beta2=0.98)),
+          optimizer=OptimizerConfig(learning_rate=4e-3, warmup_fraction=0.05, beta2=0.98)),
   )
 
 

@@ -23,11 +23,11 @@ from eijax.policy.config import PolicyConfig
 PREVIOUS_SCALE = 8.0
 MATCH_SCALE = 4.0
 # Weight of the copied token in the residual stream against the present token.
-COPY_GAIN = 4.0
-EMBEDDING_STD = 0.15
+COPY_GAIN = 8.0
+EMBEDDING_STD = 0.5
 BRANCH_SCALE = 0.1
 # Factor on the last norm, so that a copied token stands out among thousands.
-LOGIT_SCALE = 1.0
+LOGIT_SCALE = 0.3
 # Rotary pairs whose angle moves less than this over a token carry content
 # unchanged over a few hundred tokens; the faster ones carry distance.
 SLOW_RADIANS_PER_TOKEN = 2e-3
