@@ -11,6 +11,8 @@ _VERSION = re.search(
 ).group(1)
 # One bound for jax and its extra, so that they cannot drift apart.
 _JAX_BOUND = '>=0.10,<0.13'
+# Reads a set without TensorFlow in the process.
+_DATA = ['array_record>=0.8,<1', 'importlib_resources>=6', 'tensorflow-datasets>=4.9.10,<5']
 
 setuptools.setup(
     name='eijax',
@@ -51,8 +53,8 @@ setuptools.setup(
     ],
     extras_require={
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],
-        'data': ['array_record', 'importlib_resources', 'tensorflow-datasets>=4.9'],
-        'test': ['pytest>=8'],
+        'data': _DATA,
+        'test': ['pytest>=8', *_DATA],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -11,7 +11,8 @@ class Fault:
   """One scripted answer to a path that ends in `only`.
 
   status: instead of the file. cut_at: send so many bytes of the body, then close the connection.
-  stall_at: send so many, then nothing until `resume` of the server is set. content: another body.
+  stall_at: send so many, then nothing until `resume` of the server is set. content: another body. force_range: send the range also where
+  If-Range does not hold.
   """
 
   status: int = 200
@@ -19,6 +20,7 @@ class Fault:
   cut_at: int | None = None
   stall_at: int | None = None
   content: bytes | None = None
+  force_range: bool = False
   only: str = ''
 
 
@@ -83,7 +85,7 @@ class FileServer:
     headers = {'ETag': f'W/{etag}' if self.etags == 'weak' else etag} if self.etags else {}
     start, status = 0, 200
     span = re.fullmatch(r'bytes=(\d+)-', handler.headers.get('Range', ''))
-    if self.ranges and span and handler.headers.get('If-Range', etag) == etag:
+    if self.ranges and span and (fault.force_range or handler.headers.get('If-Range', etag) == etag):
       start, status = int(span[1]), 206
       headers['Content-Range'] = f'bytes {start}-{len(content) - 1}/{len(content)}'
     body = content[start:]

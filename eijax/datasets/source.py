@@ -4,6 +4,7 @@ Needs the extra `data`, and no TensorFlow. Batches for training come from `eijax
 this as over files.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -65,15 +66,15 @@ def load_tfds(
 def _tfds() -> ModuleType:
   """tensorflow_datasets, which not every user needs."""
   try:
-    # Both are imported late, and array_record fails only while a data set is written.
-    import array_record  # noqa: F401  pylint: disable=import-outside-toplevel,unused-import
-    import tensorflow_datasets  # pylint: disable=import-outside-toplevel
+    # tensorflow-datasets asks for these two only while it writes.
+    for name in ('array_record', 'importlib_resources'):
+      importlib.import_module(name)
+    return importlib.import_module('tensorflow_datasets')
   except ImportError as error:
     raise UsageError(
       f'reading from tensorflow-datasets needs {error.name or "a library"}, which is not installed; '
       "pip install 'eijax[data]'"
     ) from None
-  return tensorflow_datasets
 
 
 def _builder(tfds: ModuleType, name_or_folder: str | os.PathLike, data_dir: str | os.PathLike | None):
