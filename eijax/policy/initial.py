@@ -24,9 +24,11 @@ PREVIOUS_SCALE = 8.0
 MATCH_SCALE = 4.0
 # Weight of the copied token in the residual stream against the present token.
 COPY_GAIN = 8.0
+# Large against what Adam moves an entry by in the first hundred updates, or the codes that the heads match
+# would be gone before the rest has learned to use them.
 EMBEDDING_STD = 0.5
 BRANCH_SCALE = 0.1
-# Factor on the last norm, so that a copied token stands out among thousands.
+# Factor on the last norm: with embeddings that large, logits would begin far too sure.
 LOGIT_SCALE = 0.3
 # Rotary pairs whose angle moves less than this over a token carry content
 # unchanged over a few hundred tokens; the faster ones carry distance.
