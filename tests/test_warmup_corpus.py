@@ -24,7 +24,7 @@ from eijax.warmup.corpus import STYLES, demonstrations, mixed_defender, played_t
 from eijax.warmup.exercises import NUM_FACTS, NUM_TURNS, exercises
 
 DATA = pathlib.Path(__file__).parent.parent / 'scenario_data'
-# Every 20th: all scenes and themes, in a fraction of the time.
+# Parts of both splits that have all scenes, in a fraction of the time.
 TRAIN, HELD_OUT = load_split(DATA, 'train')[::20], load_split(DATA, 'test')[::5]
 MAX_ROUNDS, MAX_TOKENS, SEED = 5, 4000, 0
 
