@@ -4,10 +4,8 @@ The Qwen3 recipes follow arXiv 2606.15532, section 4 and appendix; the shapes ar
 of the published models (https://arxiv.org/abs/2505.09388, table 1).
 """
 
-import os
-import sys
-
 from eijax.config import EpisodeConfig, EvaluationConfig, LearnerConfig, RunConfig, SimulatorConfig
+from eijax.datasets.shipped import shipped_folder
 from eijax.errors import UsageError
 from eijax.learning.optimizer import OptimizerConfig
 from eijax.learning.packing import PackingConfig
@@ -15,9 +13,7 @@ from eijax.policy.config import PolicyConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
 from eijax.warmup.config import WarmupConfig
 
-_CHECKOUT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'scenario_data')
-_INSTALLED = os.path.join(sys.prefix, 'share', 'eijax', 'scenario_data')
-DEFAULT_SCENARIOS = _CHECKOUT if os.path.isdir(_CHECKOUT) else _INSTALLED
+DEFAULT_SCENARIOS = str(shipped_folder())
 
 
 def demo() -> RunConfig:

@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 import numpy as np
 
 from eijax.learning import losses, optimizer as optimizer_lib, packing, scoring, sharding, step
-from eijax.learning.packing import PackingConfig
 from eijax.policy.decoder import Decoder
 from eijax.policy.initial import with_induction_circuit
 from eijax.seeds import derive_seed
@@ -19,7 +18,7 @@ from eijax.warmup.config import WarmupConfig
 CHUNK_LENGTH = 256
 
 
-def mini_batches(config: PackingConfig, kinds: Sequence[Sequence[packing.Segment]], seed: int) -> list[packing.PackedBatch]:
+def mini_batches(config: packing.PackingConfig, kinds: Sequence[Sequence[packing.Segment]], seed: int) -> list[packing.PackedBatch]:
   """Mini-batches of every kind of segments, in one shuffled order.
 
   Each kind has the shortest rows that hold it, and as many of them as keep the positions of a mini-batch within
