@@ -22,12 +22,14 @@ _RULES = ('earned', 'nothing_new', 'canned', 'lecture', 'list', 'empty_apology',
 _FLAGS = ('simulator_json', 'system_text', 'delimiter')
 
 
-def write_folder(folder, rows, model='a model', **more) -> pathlib.Path:
-  """A finished evaluation; `more` are further keys of its summary."""
+def write_folder(folder, rows, model='a model', settings=None, **more) -> pathlib.Path:
+  """A finished evaluation; settings are its config.json, `more` are further keys of its summary."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
   (folder / 'results.jsonl').write_bytes(text.encode('utf-8', 'replace'))
+  if settings is not None:
+    (folder / 'config.json').write_text(json.dumps(settings), encoding='utf-8')
   (folder / 'summary.json').write_text(json.dumps(summarise(rows, model, 'embedded') | more), encoding='utf-8')
   return folder
 

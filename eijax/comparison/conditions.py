@@ -12,7 +12,7 @@ from eijax.evaluation.results import MAX_FAILED_SHARE
 # Settings of the benchmark, by a part of their name. All others belong to the model or to the machine.
 _CONDITION = re.compile(r'(^|[._])(simulator|scenarios|split|max_rounds|thinking|thoughts|charm|num_samples|samples|protocol)')
 # Of these, what says where and how fast the work was done.
-_NO_CONDITION = re.compile(r'url|concurrency|timeout|retries|attempts|per_step|tokens_(in|out)|usage|cost|secs|folder')
+_NO_CONDITION = re.compile(r'url|concurrency|timeout|retries|attempts|per_step|versions')
 _MAX_VALUE_CHARS = 60
 
 

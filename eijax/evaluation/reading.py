@@ -14,8 +14,6 @@ from eijax.scenarios.record import SCENES
 
 CONFIG = 'config.json'
 _LEVELS = ('anger', 'trust', 'anger_delta', 'trust_delta')
-# What a summary says of the outcome; all else in it says how the talks were held.
-_OUTCOME_KEYS = frozenset(('model', 'simulator', 'n', 'failed', 'overall', 'scenes'))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +24,7 @@ class Evaluation:
   simulator: as the summary has it; None where it does not say.
   rows: results.jsonl, checked, in the order of scenario id and sample.
   summary: None where the evaluation is not finished.
-  settings: what the folder says about how the talks were held; may be empty.
+  settings: config.json, how the talks were held; empty where there is none.
   """
 
   folder: pathlib.Path
@@ -74,18 +72,17 @@ def read_evaluation(folder: str | os.PathLike) -> Evaluation:
       simulator=None if simulator is None else str(simulator),
       rows=tuple(sorted(rows, key=lambda row: (row['id'], row.get('sample', 0)))),
       summary=summary,
-      settings=_settings(folder, summary or {}),
+      settings=_settings(folder),
   )
 
 
-def _settings(folder: pathlib.Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-  found = {key: value for key, value in summary.items() if key not in _OUTCOME_KEYS}
+def _settings(folder: pathlib.Path) -> dict[str, Any]:
   candidates = [folder / CONFIG]
   if folder.resolve().parent.name == 'eval':  # Of a training run, whose config stands two folders up.
     candidates.append(folder.resolve().parent.parent / CONFIG)
   path = next((path for path in candidates if path.is_file()), None)
   config = jsonl.read_json(path) if path else {}
-  return {**(config if isinstance(config, dict) else {}), **found}
+  return config if isinstance(config, dict) else {}
 
 
 def number(value: Any) -> float:
