@@ -65,23 +65,32 @@ def _words():
   return np.array(common), np.cumsum(weights / weights.sum())
 
 
-def prose(rng, num_words):
-  """Words drawn by their frequency in English: it compresses about as written English does."""
-  words, cumulative = _words()
-  drawn = words[np.minimum(np.searchsorted(cumulative, rng.random(num_words)), len(words) - 1)]
-  return ' '.join(drawn).capitalize() + '.'
+class Prose:
+  """Endless text of words drawn by their frequency in English; it compresses about as written English does."""
+
+  def __init__(self, rng):
+    self._rng, self._drawn, self._next = rng, [], 0
+
+  def __call__(self, num_words):
+    if self._next + num_words > len(self._drawn):
+      words, cumulative = _words()
+      places = np.searchsorted(cumulative, self._rng.random(100_000))
+      self._drawn, self._next = words[np.minimum(places, len(words) - 1)].tolist(), 0
+    self._next += num_words
+    return ' '.join(self._drawn[self._next - num_words : self._next]).capitalize() + '.'
 
 
 def made_up_rows(rng, skill, per_scene, num_turns=None):
   """Rows of a model of a skill in 0..1, per_scene talks of each scene, with texts of usual length."""
+  prose = Prose(rng)
   return [
-      made_up_row(rng, scene, f'{scene}-test-{index:03d}', skill, num_turns)
+      made_up_row(rng, prose, scene, f'{scene}-test-{index:03d}', skill, num_turns)
       for scene, number in zip(SCENES, per_scene)
       for index in range(1, number + 1)
   ]
 
 
-def made_up_row(rng, scene, name, skill, num_turns=None):
+def made_up_row(rng, prose, scene, name, skill, num_turns=None):
   anger, trust = _START[scene]
   turns = []
   last = num_turns or int(rng.integers(4, 9))
@@ -91,12 +100,12 @@ def made_up_row(rng, scene, name, skill, num_turns=None):
     new = int(np.clip(anger + steps[0], 0, 100)), int(np.clip(trust + steps[1], 0, 100))
     rule = str(rng.choice(_RULES[:1] if good else _RULES[1:]))
     turns.append({
-        'defender': prose(rng, int(rng.integers(12, 50))), 'thought': prose(rng, int(rng.integers(20, 80))),
-        'simulator': prose(rng, int(rng.integers(8, 25))),
+        'defender': prose(int(rng.integers(12, 50))), 'thought': prose(int(rng.integers(20, 80))),
+        'simulator': prose(int(rng.integers(8, 25))),
         'anger': new[0], 'trust': new[1], 'anger_delta': new[0] - anger, 'trust_delta': new[1] - trust,
         'reflection': {
-            'core_need': prose(rng, 10), 'reply_quality': prose(rng, 14), 'inertia_check': prose(rng, 8),
-            'decision': prose(rng, 10), 'tone': prose(rng, 5), 'rule': rule,
+            'core_need': prose(10), 'reply_quality': prose(14), 'inertia_check': prose(8),
+            'decision': prose(10), 'tone': prose(5), 'rule': rule,
         },
         'flags': [str(rng.choice(_FLAGS))] if rng.random() < 0.01 else [],
     })

@@ -34,9 +34,16 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 
 def p_words(value: float | None) -> str:
+  """A p value with its sign, `= 0.0123` or `< 0.0001`."""
+  shown = p_value(value)
+  return shown if shown == MISSING or shown.startswith('<') else f'= {shown}'
+
+
+def p_value(value: float | None) -> str:
+  """A p value for a table."""
   if value is None:
     return MISSING
-  return f'< {_SMALLEST_P:.4f}' if value < _SMALLEST_P else f'= {value:.4f}' if value < 0.1 else f'= {value:.2f}'
+  return f'< {_SMALLEST_P:.4f}' if value < _SMALLEST_P else f'{value:.4f}' if value < 0.1 else f'{value:.2f}'
 
 
 def score_table(found: Mapping[str, Any]) -> Table:
@@ -50,7 +57,7 @@ def _cells(part: Mapping[str, Any]) -> list[str]:
   return [
       str(part['n']), signed(part['score_a']), signed(part['score_b']), signed(part['difference']),
       MISSING if low is None else f'{signed(low)} to {signed(high)}',
-      p_words(part['p_value']).removeprefix('= '), p_words(part.get('p_holm')).removeprefix('= '),
+      p_value(part['p_value']), p_value(part.get('p_holm')),
       signed(part['effect_size'], 2), *(share(part[name], part['n']) for name in ('wins', 'ties', 'losses')),
   ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eijax.comparison.wording import p_value
 from eijax.leaderboard.entries import Entry
 from eijax.report.text_tables import Table, markdown_text, to_markdown, to_text
 from eijax.report.wording import MISSING, signed
@@ -26,23 +27,23 @@ def mean_rounds(entry: Entry) -> float | None:
   return float(np.mean(finished)) if finished else None
 
 
-def _table(entries: Sequence[Entry]) -> Table:
+def _table(entries: Sequence[Entry], intervals_of: Sequence[str] = PARTS) -> Table:
   header = ['rank', 'model', *PARTS, 'against the first', 'p (Holm)', 'talks', 'failed', 'rounds']
   rows = []
   for rank, entry in enumerate(entries, start=1):
     test = entry.against_first
     rounds = mean_rounds(entry)
     rows.append([
-        str(rank), entry.label, *(_score(part_of(entry, part)) for part in PARTS),
+        str(rank), entry.label, *(_score(part_of(entry, part), part in intervals_of) for part in PARTS),
         MISSING if test is None else f'{signed(test.mean)}{_bounds(test.low, test.high)}',
-        MISSING if entry.p_adjusted is None else f'{entry.p_adjusted:.3f}',
+        p_value(entry.p_adjusted),
         str(entry.scores['n']), str(entry.scores['failed']), MISSING if rounds is None else f'{rounds:.1f}',
     ])
   return Table(header=header, rows=rows, num_left=2)
 
 
-def _score(part: Mapping[str, Any]) -> str:
-  return f'{signed(part["score"])}{_bounds(*part["ci95"])}'
+def _score(part: Mapping[str, Any], has_bounds: bool) -> str:
+  return signed(part['score']) + (_bounds(*part['ci95']) if has_bounds else '')
 
 
 def _bounds(low: float | None, high: float | None) -> str:
@@ -56,8 +57,8 @@ NOTE = (
 
 
 def to_lines(entries: Sequence[Entry]) -> list[str]:
-  """For a terminal."""
-  return to_text(_table(entries))
+  """For a terminal, which has no room for every interval."""
+  return to_text(_table(entries, ('overall',)))
 
 
 def markdown(entries: Sequence[Entry], title: str, warnings: Sequence[str]) -> str:

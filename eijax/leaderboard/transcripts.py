@@ -60,7 +60,7 @@ def packed_talks(entry: Entry, *, max_chars: int, thoughts: bool) -> str:
   ]
   content = json.dumps(talks, ensure_ascii=False, separators=(',', ':')).encode('utf-8')
   # No time stamp: the same folders give the same bytes.
-  return base64.b64encode(gzip.compress(content, compresslevel=9, mtime=0)).decode('ascii')
+  return base64.b64encode(gzip.compress(content, compresslevel=6, mtime=0)).decode('ascii')
 
 
 def _turn(turn: Mapping[str, Any], max_chars: int, thoughts: bool) -> list[Any]:

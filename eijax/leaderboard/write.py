@@ -13,6 +13,7 @@ import jinja2
 import markupsafe
 
 from eijax import jsonl
+from eijax.comparison.wording import p_value
 from eijax.leaderboard import curves, entries as entries_lib, failure_modes, ranking, transcripts
 from eijax.leaderboard.entries import Entry
 from eijax.report import figures, wording
@@ -66,7 +67,7 @@ def page(
   board = board_data(entries, scenarios, max_text_chars)
   return environment.get_template('leaderboard.html.j2').render(
       title=title, warnings=warnings, entries=entries, parts=ranking.PARTS, part_of=ranking.part_of,
-      mean_rounds=ranking.mean_rounds, note=ranking.NOTE, signed=wording.signed, count=wording.count,
+      mean_rounds=ranking.mean_rounds, note=ranking.NOTE, signed=wording.signed, p_value=p_value, count=wording.count,
       num_talks=sum(len(entry.rows) for entry in entries),
       simulators=sorted({entry.evaluation.simulator or 'not recorded' for entry in entries}),
       style=markupsafe.Markup(style), script=markupsafe.Markup(script),

@@ -31,6 +31,15 @@ async function unpack(element) {
   return new Response(stream).json();
 }
 
+// How a talk ended, as the end of "Ended by ...".
+const ENDINGS = {
+  simulator_stop: 'the user', max_rounds: 'the round limit', simulator_failed: 'a failure of the simulator', model_failed: 'a failure of the model',
+};
+
+function endingOf(ending) {
+  return ENDINGS[BOARD.endings[ending]] || words(BOARD.endings[ending]);
+}
+
 function titleOf(scenario) {
   const about = BOARD.scenarios[scenario];
   return about ? about[0] : BOARD.ids[scenario];

@@ -49,17 +49,24 @@ function sceneRow(scene) {
     el('h3', {}, capitalised(scene)),
     el('p', {class: 'quiet'}, `Anger: ${meaning.anger}. Trust: ${meaning.trust}.`),
     el('div', {class: 'three'},
-      chart('Anger', level('anger'), scene), chart('Trust', level('trust'), scene),
-      chart('Talks still running, % of all', running, scene)));
+      chart('Anger', level('anger'), scene, levelRange()), chart('Trust', level('trust'), scene, levelRange()),
+      chart('Talks still running, % of all', running, scene, [0, 100])));
 }
 
-function chart(title, valuesOf, scene) {
+// One range for all charts of levels, so that they compare: as wide as the means, in tens.
+function levelRange() {
+  const means = MODELS.flatMap((model) => BOARD.scenes.flatMap((scene) =>
+    ['anger', 'trust'].flatMap((axis) => model.curves[scene][axis][curveState.kind]))).filter((value) => value !== null);
+  return means.length ? [Math.floor(Math.min(...means) / 10) * 10, Math.max(10, Math.ceil(Math.max(...means) / 10) * 10)] : [0, 100];
+}
+
+function chart(title, valuesOf, scene, [low, high]) {
   const [width, height, left, bottom, top] = [320, 170, 30, 22, 8];
   const x = scale(0, Math.max(1, BOARD.rounds), left, width - 8);
-  const y = scale(0, 100, height - bottom, top);
+  const y = scale(low, Math.max(high, low + 10), height - bottom, top);
   const parts = [];
-  for (const value of [0, 50, 100]) {
-    parts.push(svg('line', {x1: left, x2: width - 8, y1: y(value), y2: y(value), class: value ? 'grid-line' : 'axis'}),
+  for (let value = low; value <= high; value += high - low > 50 ? 20 : 10) {
+    parts.push(svg('line', {x1: left, x2: width - 8, y1: y(value), y2: y(value), class: value !== low ? 'grid-line' : 'axis'}),
       svg('text', {x: left - 6, y: y(value) + 4, 'text-anchor': 'end', class: 'tick'}, String(value)));
   }
   const every = Math.ceil(BOARD.rounds / 10);

@@ -18,7 +18,7 @@ function drawModes() {
   drawRules(parts);
   byId('ending-table').replaceChildren(shareTable([
     ...BOARD.endings.map((name, place) => ({
-      label: words(name), tint: name.endsWith('failed') ? 'anger' : 'after', of: (part) => part.ended_by[name] || 0,
+      label: endingOf(place), tint: name.endsWith('failed') ? 'anger' : 'after', of: (part) => part.ended_by[name] || 0,
       filter: {'by-ending': String(place)},
     })),
     {label: 'with a cut-off reply', tint: 'anger', of: (part) => part.truncated},
@@ -52,7 +52,7 @@ function drawRules(parts) {
 
 function drawFlags() {
   byId('flags-note').replaceChildren(BOARD.flags.length
-    ? 'Share of turns in which the model’s line imitated what only the simulator or the system may say. Such a line moves nobody.'
+    ? 'Share of turns in which the model’s line imitated what only the simulator or the system may say.'
     : 'No line was flagged.');
   byId('flag-table').replaceChildren(...(BOARD.flags.length
     ? [shareTable(BOARD.flags.map((flag, place) => ({
@@ -65,16 +65,24 @@ function drawFlags() {
 function shareTable(columns, wholeOf, unit) {
   const head = el('tr', {}, el('th', {scope: 'col'}, 'Model'), el('th', {scope: 'col', class: 'num'}, unit),
     ...columns.map((column) => el('th', {scope: 'col', class: 'num'}, column.label)));
+  // The deepest shade of a colour stands for the largest share that it shows.
+  const largest = {};
+  for (const {tint, of} of columns) {
+    for (const model of MODELS) {
+      const part = model.modes[modeState.part];
+      if (wholeOf(part)) largest[tint] = Math.max(largest[tint] || 0, of(part) / wholeOf(part));
+    }
+  }
   const rows = MODELS.map((model, place) => {
     const part = model.modes[modeState.part];
     const whole = wholeOf(part);
     return el('tr', {}, el('th', {scope: 'row'}, model.label), el('td', {class: 'num'}, whole.toLocaleString('en')),
-      ...columns.map((column) => shareCell(column, place, part, whole)));
+      ...columns.map((column) => shareCell(column, place, part, whole, largest[column.tint])));
   });
   return el('table', {}, el('thead', {}, head), el('tbody', {}, ...rows));
 }
 
-function shareCell(column, model, part, whole) {
+function shareCell(column, model, part, whole, largest) {
   const number = column.of(part);
   const text = percent(number, whole);
   const cell = el('td', {class: 'num share'}, column.filter && number
@@ -83,7 +91,7 @@ function shareCell(column, model, part, whole) {
       on: {click: () => showTalks({'by-model': String(model), 'by-scene': String(BOARD.scenes.indexOf(modeState.part)), ...column.filter})},
     }, text)
     : el('span', {}, text));
-  cell.style.setProperty('--share', whole ? number / whole : 0);
+  cell.style.setProperty('--share', number ? number / whole / largest : 0);
   cell.style.setProperty('--tint', `var(--${column.tint})`);
   return cell;
 }

@@ -2,10 +2,9 @@
 function startRanking() {
   const table = byId('scores');
   for (const head of table.tHead.rows[0].cells) {
-    const label = [...head.childNodes];
-    const button = el('button', {type: 'button', on: {click: () => sortBy(head, nextDirection(head))}});
-    button.append(...label);
-    head.append(button);
+    // A small line below the name stays outside of the button, so that the arrow stands by the name.
+    const button = el('button', {type: 'button', on: {click: () => sortBy(head, nextDirection(head))}}, head.firstChild);
+    head.prepend(button);
   }
   radios(byId('rank-by'), PARTS.map((part) => [part, capitalised(part)]), 'overall', (part) => {
     sortBy(table.querySelector(`th[data-key="${part}"]`), 'descending');

@@ -39,7 +39,7 @@ function talkAt(hash) {
 
 function talkHead(talk, [, stopReason, error]) {
   const about = BOARD.scenarios[talk.scenario];
-  const ended = `${words(BOARD.endings[talk.ending])} after ${count(talk.turns, 'turn')}`;
+  const ended = `${endingOf(talk.ending)} after ${count(talk.turns, 'turn')}`;
   return [
     el('div', {class: 'talk-tools'},
       el('button', {type: 'button', class: 'back', on: {click: closeTalk}}, '← Back to the list'),
@@ -84,7 +84,7 @@ function bubble(kind, who, text, ...more) {
 
 function turnItem([defender, thought, simulator, anger, trust, angerDelta, trustDelta, reflection, flags], place) {
   return el('li', {id: `turn-${place + 1}`, tabindex: -1},
-    bubble('policy', `Model, turn ${place + 1}`, defender, thought ? inner('Thought, which the user does not see', [['', thought]]) : null),
+    bubble('policy', `Model, turn ${place + 1}`, defender, thought ? inner('Thought, which the user does not see', [['', thought]], hits(thought).length > 0) : null),
     bubble('user', 'User', simulator, reflection.length ? inner('What the simulator noted', reflection) : null),
     el('p', {class: 'mood'},
       el('span', {class: 'anger'}, `anger ${anger - angerDelta} → ${anger} (${signed(angerDelta, 0)})`),
@@ -92,16 +92,14 @@ function turnItem([defender, thought, simulator, anger, trust, angerDelta, trust
       ...flags.map((flag) => el('span', {class: 'tag bad'}, `imitation: ${words(flag)}`))));
 }
 
-function inner(title, pairs) {
-  // Opened by itself where the search found something in it.
-  const isHit = pairs.some(([, text]) => hits(text).length > 0);
-  return el('details', {class: 'inner', open: isHit}, el('summary', {}, title),
+function inner(title, pairs, isOpen = false) {
+  return el('details', {class: 'inner', open: isOpen}, el('summary', {}, title),
     el('dl', {}, ...pairs.flatMap(([name, text]) => [name ? el('dt', {}, words(name)) : null, el('dd', {dir: 'auto'}, ...marked(text))])));
 }
 
 // Levels over the turns; a turn of the drawing leads to its lines.
 function track(turns, about) {
-  const [width, height, left, right, bottom, top] = [320, 230, 30, 62, 34, 10];
+  const [width, height, left, right, bottom, top] = [320, 230, 30, 74, 34, 10];
   const last = Math.max(turns.length, BOARD.rounds, 1);
   const x = scale(0, last, left, width - right);
   const y = scale(0, 100, height - bottom, top);

@@ -10,7 +10,7 @@ function startTalks() {
   const every = (label, names) => [['', label], ...names.map((name, place) => [String(place), name])];
   options(byId('by-model'), every('all', MODELS.map((model) => model.label)));
   options(byId('by-scene'), every('all', BOARD.scenes.map(capitalised)));
-  options(byId('by-ending'), every('any', BOARD.endings.map(words)));
+  options(byId('by-ending'), every('any', BOARD.endings.map((_, place) => endingOf(place))));
   options(byId('by-rule'), every('any', BOARD.rules.map(words)));
   options(byId('by-flag'), [['', 'any'], ['flagged', 'flagged'], ...every('', BOARD.flags.map(words)).slice(1)]);
   byId('by-rule').closest('label').hidden = !BOARD.rules.length;
@@ -28,6 +28,8 @@ function startTalks() {
     event.preventDefault();
     update();
   });
+  // Whoever is about to search need not wait for the unpacking afterwards.
+  byId('query').addEventListener('focus', () => MODELS.forEach((_, model) => textsOf(model).catch(() => null)), {once: true});
   byId('page-back').addEventListener('click', () => turnPage(-1));
   byId('page-on').addEventListener('click', () => turnPage(1));
   byId('talk-list').addEventListener('keydown', arrowKeys);
@@ -45,6 +47,8 @@ async function update() {
   const kept = TALKS.filter(passes(readFilters()));
   if (listState.terms.length) {
     const models = new Set(kept.map((talk) => talk.model));
+    // All are begun at once: unpacking goes on beside this thread.
+    models.forEach((model) => textsOf(model).catch(() => null));
     try {
       for (const model of models) {
         if (!haystacks.has(model)) {
@@ -112,7 +116,7 @@ function listItem(talk) {
     el('span', {class: 'score'}, talk.score === null ? 'failed' : signed(talk.score, 0)),
     el('span', {}, el('span', {dir: 'auto'}, titleOf(talk.scenario)),
       el('small', {}, `${MODELS[talk.model].label} · ${sceneName(talk)}${HAS_SAMPLES ? ` · talk ${talk.sample + 1}` : ''}`),
-      el('small', {}, `${words(BOARD.endings[talk.ending])}, ${count(talk.turns, 'turn')}${talk.flags.length ? ' · imitation' : ''}`)));
+      el('small', {}, `ended by ${endingOf(talk.ending)}, ${count(talk.turns, 'turn')}${talk.flags.length ? ' · imitation' : ''}`)));
   if (listState.terms.length) addSnippet(button, talk);
   button.talk = talk;
   return el('li', {}, button);
@@ -123,7 +127,8 @@ async function addSnippet(button, talk) {
   for (const text of [...turns.flatMap((turn) => turn.slice(0, 3)), closing]) {
     const [first] = hits(text);
     if (first) {
-      const start = Math.max(0, first[0] - SNIPPET_CHARS / 3);
+      const before = Math.max(0, first[0] - SNIPPET_CHARS / 3);
+      const start = before && text.lastIndexOf(' ', first[0] - 1) >= before ? text.indexOf(' ', before) + 1 : before;
       const cut = text.slice(start, start + SNIPPET_CHARS);
       button.append(el('span', {class: 'snippet', dir: 'auto'}, start ? '… ' : '', ...marked(cut), start + SNIPPET_CHARS < text.length ? ' …' : ''));
       return;
@@ -183,6 +188,7 @@ function neighbour(step) {
 
 function stepTalk(step) {
   const talk = neighbour(step);
+  if (!talk) return;  // The filters have changed since the button was drawn.
   const page = Math.floor(listState.found.indexOf(talk) / PAGE_SIZE);
   if (page !== listState.page) {
     listState.page = page;
