@@ -47,7 +47,7 @@ def test_small_tests_are_exact():
 def test_large_tests_agree_with_the_t_test():
   values = np.random.default_rng(0).normal(0.2, 1, 150)
   found = summarise_differences({str(place): value for place, value in enumerate(values)})
-  # Normal differences: the two tests are the same in the limit; 20,000 draws have a standard error below 0.002.
+  # Normal differences: the two tests are the same in the limit; 10,000 draws have a standard error of 0.002.
   assert found.p_value == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue, abs=0.006)
   assert found.effect_size == pytest.approx(values.mean() / values.std(ddof=1))
   assert found.low < found.mean < found.high
@@ -164,9 +164,9 @@ def test_the_scenarios_that_moved_most(tmp_path):
 
 @pytest.fixture(name='pool', scope='module')
 def _pool():
-  """One model, five talks on each of 40 scenarios: scenario id -> rows."""
+  """One model, four talks on each of 32 scenarios: scenario id -> rows."""
   by_id = {}
-  for row in evaluation_folders.scripted_rows('decent', 10, samples=5):
+  for row in evaluation_folders.scripted_rows('decent', 8, samples=4):
     by_id.setdefault(row['id'], []).append({key: value for key, value in row.items() if key != 'sample'})
   return by_id
 
@@ -183,7 +183,7 @@ def _p_value(rows_a, rows_b):
       Evaluation(folder=pathlib.Path(name), name=name, simulator=None, rows=tuple(rows), summary=None, settings={})
       for name, rows in (('a', rows_a), ('b', rows_b))
   )
-  # A tenth of the permutations that the command draws: the p values wander by 0.005 and the test takes seconds.
+  # A fifth of the permutations that the command draws: the p values wander by 0.005 and the test takes seconds.
   return summarise_differences({pair.id: pair.difference for pair in align(a, b).pairs}, num_permutations=1999).p_value
 
 
@@ -194,7 +194,7 @@ def test_two_runs_of_one_model_do_not_differ_and_ten_points_do(pool):
     num_found += _p_value(rows_a, rows_b) < 0.05
     num_planted += _p_value(rows_a, [row | {'score': min(1.0, row['score'] + 0.1)} for row in rows_b]) < 0.05
   assert num_found <= 10
-  # With 40 scenarios of this spread, 10 points are some nine standard errors.
+  # With 32 scenarios of this spread, 10 points are some eight standard errors.
   assert num_planted == 100
 
 
@@ -203,7 +203,7 @@ def test_findings_are_consistent_and_repeatable(pool, tmp_path):
   found = findings.compare(a, b)
   assert found == findings.compare(a, b) and json.loads(json.dumps(found, allow_nan=False)) == found
   overall = found['overall']
-  assert overall['n'] == 40 == sum(part['n'] for part in found['scenes'].values())
+  assert overall['n'] == 32 == sum(part['n'] for part in found['scenes'].values())
   assert overall['difference'] == pytest.approx(overall['score_b'] - overall['score_a'])
   assert overall['score_a'] == pytest.approx(a.summary['overall']['score'], abs=1e-5)
   back = findings.compare(b, a)['overall']

@@ -9,7 +9,7 @@ import scipy.stats
 
 from eijax.evaluation.statistics import clustered_mean
 
-NUM_PERMUTATIONS = 19_999
+NUM_PERMUTATIONS = 9_999
 # Sign flips held at a time, as float64.
 _MAX_FLIPS = 4_000_000
 # Differences of means of the same decimals may miss 0 by rounding only.

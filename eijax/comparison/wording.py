@@ -11,7 +11,6 @@ from eijax.report.text_tables import Table, markdown_text, to_markdown, to_text
 _MAX_NAME_CHARS = 60
 _MAX_LEFT_OUT = 40  # On a terminal; the files name all.
 _LINE_CHARS = 110
-# Below what the drawn permutations can tell.
 _SMALLEST_P = 0.0001
 
 
