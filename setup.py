@@ -49,7 +49,7 @@ setuptools.setup(
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',
         'tqdm>=4.66,<5',
-        'urllib3>=2.0,<3',
+        'urllib3>=2.5,<3',
     ],
     extras_require={
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from eijax.errors import DataError, EijaxError
@@ -127,7 +127,11 @@ class Appender:
       EijaxError: if the disk is full or the file cannot be written; the file then
         ends with the last whole record.
     """
-    line = _encode(obj) + b'\n'
+    self.extend([obj])
+
+  def extend(self, objs: Sequence[dict]) -> None:
+    """Write objects as lines, durably, for the price of one; all or, where it raises, none."""
+    line = b''.join(_encode(obj) + b'\n' for obj in objs)
     with self._lock:
       try:
         end = self._file.seek(0, os.SEEK_END)

@@ -36,7 +36,7 @@ def test_row_of_a_finished_talk():
   assert row['error'] is None and row['stop_reason'] == ''
   assert row['turns'][0] == {
       'defender': 'Hi.', 'thought': 'hm', 'simulator': 'Go on.', 'anger': 66, 'trust': 34,
-      'anger_delta': -4, 'trust_delta': 4, 'reflection': '',
+      'anger_delta': -4, 'trust_delta': 4, 'reflection': '', 'flags': [],
   }
   json.dumps(row, allow_nan=False)
 

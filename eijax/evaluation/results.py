@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eijax.episodes.imitation import imitations
 from eijax.episodes.state import ENDED_BY, Episode
 from eijax.evaluation.statistics import clustered_mean
 from eijax.rewards.scores import outcome_score
@@ -16,7 +17,9 @@ MAX_FAILED_SHARE = 0.05
 def result_row(episode: Episode) -> dict[str, Any]:
   """One talk as an object for results.jsonl; scores in -1..1, None where the talk failed.
 
-  `closing` is there only where the policy spoke once more after the last round.
+  A turn's `flags` name what its visible reply imitates (eijax.episodes.imitation); they are
+  empty for plain speech. `closing` is there only where the policy spoke once more after the
+  last round.
   """
   score = outcome_score(episode)
   row = {
@@ -41,6 +44,7 @@ def result_row(episode: Episode) -> dict[str, Any]:
               'anger_delta': turn.anger_delta,
               'trust_delta': turn.trust_delta,
               'reflection': _storable(turn.reflection),
+              'flags': list(imitations(turn.reply.visible)),
           }
           for turn in episode.turns
       ],

@@ -29,7 +29,7 @@ def evaluate(
     closing_reply: bool = False,
     lockstep: bool = True,
     max_open: int | None = None,
-    fatal: tuple[type[Exception], ...] = (),
+    is_fatal: Callable[[Exception], bool] = lambda error: False,
     on_start: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     on_finish: Callable[[Rollout], None] | None = None,
     notes: Callable[[], Mapping[str, Any]] | None = None,
@@ -43,7 +43,7 @@ def evaluate(
 
   Args:
     max_rounds, thinking, keep_thoughts, closing_reply: see TalkRules.
-    lockstep, max_open, fatal: see hold_talks.
+    lockstep, max_open, is_fatal: see hold_talks.
     on_start: called with the rows (without talks) that the folder holds already.
     on_finish: called as each talk ends, once its row is on disk.
     notes: called at the end: further fields of the summary.
@@ -75,7 +75,7 @@ def evaluate(
     )
     hold_talks(
         _jobs(scenarios, num_samples, held, seed), policy, simulator, rules, on_finish=keep, lockstep=lockstep,
-        max_open=max_open, fatal=fatal,
+        max_open=max_open, is_fatal=is_fatal,
     )
     summary = summarise(store.rows, model_name, simulator_name) | dict(notes() if notes is not None else {})
     store.finish(order, summary)

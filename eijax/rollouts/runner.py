@@ -52,12 +52,12 @@ class _Talk:
 class _Runner:
   """The moves of a talk, shared by both schedules."""
 
-  def __init__(self, policy, simulator, rules, on_finish, fatal):
+  def __init__(self, policy, simulator, rules, on_finish, is_fatal):
     self._policy = policy
     self._simulator = simulator
     self._rules = rules
     self._on_finish = on_finish
-    self._fatal = fatal
+    self._is_fatal = is_fatal
     self._keys: set[str] = set()
 
   def open(self, job: EpisodeJob) -> _Talk:
@@ -116,7 +116,7 @@ class _Runner:
       self._finish(talk)
 
   def _fail(self, talk: _Talk, ended_by: str, error: Exception) -> None:
-    if isinstance(error, self._fatal):
+    if self._is_fatal(error):
       raise error
     # Our own errors speak for themselves; the type of any other is half of its message.
     words = str(error) if isinstance(error, EijaxError) else f'{type(error).__name__}: {error}'
@@ -137,7 +137,7 @@ def hold_talks(
     on_finish: Callable[[Rollout], None] | None = None,
     max_open: int | None = None,
     lockstep: bool = True,
-    fatal: tuple[type[Exception], ...] = (),
+    is_fatal: Callable[[Exception], bool] = lambda error: False,
 ) -> None:
   """Hold one talk per job, and keep none of them.
 
@@ -150,12 +150,12 @@ def hold_talks(
       opens all at once.
     lockstep: ask for the replies of all open talks as one batch, then for all answers
       at once. Otherwise each talk goes on as soon as its own answer is there.
-    fatal: errors of either side that end everything: they are raised here, and the talks
-      that are open then are not finished.
+    is_fatal: says of an error of either side whether it ends everything: it is raised here,
+      and the talks that are open then are not finished.
   """
   if max_open is not None and max_open < 1:
     raise ValueError(f'max_open={max_open} must be at least 1')
-  runner = _Runner(policy, simulator, rules, on_finish, fatal)
+  runner = _Runner(policy, simulator, rules, on_finish, is_fatal)
   talks = map(runner.open, jobs)
   (_run_lockstep if lockstep else _run_free)(talks, runner, max_open)
 

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 from eijax.errors import SimulatorError
 from eijax.simulator.embedded import EmbeddedSimulator
@@ -59,6 +60,13 @@ class Faults:
     return rng.lognormvariate(mean_log, LATENCY_SIGMA), fault
 
 
+class Responder(Protocol):
+  """What stands behind the endpoint."""
+
+  def answer(self, messages: list[dict], seed: int | None) -> str:
+    """Text of the answer; a ValueError says what is wrong with the request."""
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
   """One connection. The server object carries simulator, faults and key."""
 
@@ -74,7 +82,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._error(401, 'wrong or missing API key')
     elif self.path.rstrip('/') == '/v1/models':
       self._send(
-        200, {'object': 'list', 'data': [{'id': MODEL, 'object': 'model', 'owned_by': 'eijax'}]}
+        200, {'object': 'list', 'data': [{'id': self.server.model, 'object': 'model', 'owned_by': 'eijax'}]}
       )
     else:
       self._error(
@@ -129,7 +137,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         'id': f'chatcmpl-{hashlib.blake2b(body, digest_size=8).hexdigest()}',
         'object': 'chat.completion',
         'created': int(time.time()),
-        'model': request.get('model', MODEL),
+        'model': request.get('model', self.server.model),
         'choices': [
           {'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop'}
         ],
@@ -198,7 +206,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class SimulatorServer(http.server.ThreadingHTTPServer):
-  """One thread a connection. `url` is the base URL for clients."""
+  """One thread a connection. `url` is the base URL for clients.
+
+  responder: by default the embedded simulator; anything else with a face like its own.
+  """
 
   daemon_threads = True
   request_queue_size = 256
@@ -212,8 +223,11 @@ class SimulatorServer(http.server.ThreadingHTTPServer):
     latency_secs: float = 0.0,
     fault_rate: float = 0.0,
     api_key: str | None = None,
+    model: str = MODEL,
+    responder: Responder | None = None,
   ):
-    self.simulator = EmbeddedSimulator(seed)
+    self.model = model
+    self.simulator = EmbeddedSimulator(seed) if responder is None else responder
     self.faults = Faults(seed=seed, latency_secs=latency_secs, fault_rate=fault_rate)
     self.api_key = api_key
     super().__init__((host, port), _Handler)
