@@ -84,6 +84,8 @@ def set_failed_aside(folder: str | os.PathLike) -> int:
       if row['score'] is None:
         num_failed += 1
         aside.append(row)
+  if num_failed:  # The summary counts them.
+    (pathlib.Path(folder) / SUMMARY).unlink(missing_ok=True)
   numbers = iter(range(1 << 62))
   jsonl.rewrite_lines(path, lambda row: None if row['score'] is None else next(numbers))
   return num_failed

@@ -13,7 +13,7 @@ from eijax.simulator.server import running_server
 
 KEYS_VARIABLE = 'EIJAX_SIMULATOR_API_KEYS'
 # A client needs a URL even where a recording answers for it.
-_NOWHERE = 'http://127.0.0.1:9/v1'
+NOWHERE = 'http://127.0.0.1:9/v1'
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def open_simulator(
   with contextlib.ExitStack() as stack:
     urls = settings.urls
     if not urls:
-      urls = (_NOWHERE,) if isinstance(exchanges, Replayer) else (stack.enter_context(running_server(seed=seed)),)
+      urls = (NOWHERE,) if isinstance(exchanges, Replayer) else (stack.enter_context(running_server(seed=seed)),)
     chat = ChatClient(
         urls, settings.model, [] if settings.embedded else api_keys(KEYS_VARIABLE), timeout_secs=settings.timeout_secs,
         max_retries=settings.max_retries, concurrency=settings.concurrency, key_variable=KEYS_VARIABLE,
