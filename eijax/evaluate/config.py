@@ -57,6 +57,22 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+  """What is known of the model before anything is opened.
+
+  kind: endpoint, scripted or local. label: for people. settings: what decides its replies. thinking: whether the house rules ask
+  for think tags. lockstep: whether replies come as batches. concurrency: talks at once that suit it.
+  """
+
+  kind: str
+  label: str
+  settings: dict[str, Any]
+  thinking: bool
+  lockstep: bool
+  concurrency: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
   """One evaluation.
 

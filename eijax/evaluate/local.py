@@ -5,8 +5,7 @@ import dataclasses
 import json
 
 from eijax.errors import UsageError
-from eijax.evaluate.config import ModelConfig
-from eijax.evaluate.sides import ModelFacts
+from eijax.evaluate.config import ModelConfig, ModelFacts
 from eijax.learning import sharding
 from eijax.policy.decoder import Decoder
 from eijax.rollouts.token_policy import TokenPolicy

@@ -13,7 +13,7 @@ from eijax.chat.recording import Exchanges, Recorder, Replayer
 from eijax.chat.usage import UsageMeter
 from eijax.errors import EijaxError
 from eijax.evaluate import sides
-from eijax.evaluate.config import EMBEDDED_CONCURRENCY, EvaluateConfig, deciding
+from eijax.evaluate.config import EMBEDDED_CONCURRENCY, EvaluateConfig, ModelFacts, deciding
 from eijax.evaluate.cost import RoleMeter
 from eijax.evaluate.folder import EvaluationFolder, Sessions
 from eijax.evaluate.progress import Progress, summary_table
@@ -134,7 +134,7 @@ def _conclude(summary: dict[str, Any], folder: EvaluationFolder) -> dict[str, An
   return summary
 
 
-def _meters(config: EvaluateConfig, facts: sides.ModelFacts, sessions: Sessions) -> dict[str, UsageMeter]:
+def _meters(config: EvaluateConfig, facts: ModelFacts, sessions: Sessions) -> dict[str, UsageMeter]:
   """A meter for each role; those that cost something share the budget."""
   budget = None
   if config.max_cost_tokens:

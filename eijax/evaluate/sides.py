@@ -1,10 +1,8 @@
 """The model under test, found and opened: an endpoint, a scripted defender, a policy on this machine."""
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from eijax.chat.client import ChatClient
 from eijax.chat.errors import ChatError
@@ -12,7 +10,7 @@ from eijax.chat.recording import Exchanges, Replayer
 from eijax.chat.request_fields import api_keys, request_fields
 from eijax.chat.usage import UsageMeter
 from eijax.errors import EijaxError, UsageError
-from eijax.evaluate.config import EMBEDDED_CONCURRENCY, HOSTED_CONCURRENCY, SCRIPTED, EvaluateConfig, ModelConfig
+from eijax.evaluate.config import EMBEDDED_CONCURRENCY, HOSTED_CONCURRENCY, SCRIPTED, EvaluateConfig, ModelConfig, ModelFacts
 from eijax.rollouts.endpoint_policy import EndpointPolicy
 from eijax.rollouts.ports import Policy
 from eijax.scenarios.record import Scenario
@@ -22,22 +20,6 @@ from eijax.simulator.opening import NOWHERE
 KEYS_VARIABLE = 'EIJAX_MODEL_API_KEY'
 DEFAULT_TEMPERATURE = 0.6
 DEFAULT_MAX_TOKENS = 1024
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-  """What is known of the model before anything is opened.
-
-  label: for people. settings: what decides its replies. thinking: whether the house rules ask
-  for think tags. lockstep: whether replies come as batches. concurrency: talks at once that suit it.
-  """
-
-  kind: str
-  label: str
-  settings: dict[str, Any]
-  thinking: bool
-  lockstep: bool
-  concurrency: int
 
 
 def describe_model(config: EvaluateConfig, *, is_replay: bool) -> ModelFacts:
