@@ -39,7 +39,8 @@ def _any(*parts: str) -> re.Pattern:
   return re.compile('|'.join(f'(?:{part})' for part in parts), re.I | re.M)
 
 
-_LEVEL = r'\b(?:anger|trust)\b(?:[ _-](?:level|score|value))?'
+# Not \b: Chinese characters are letters too.
+_LEVEL = r'(?<![a-z])(?:anger|trust)(?![a-z])(?:[ _-](?:level|score|value|change))?'
 _LEVEL_ZH = r'(?:愤怒|怒气|生气|信任|好感|情绪)(?:值|度|分|程度|感)?'
 _AMOUNT = r'["\']?(?:[+-]?\d|zero\b|ten\b|a hundred|one hundred|full\b|(?:the )?(?:max|min))'
 _TAGS = (
@@ -50,32 +51,37 @@ _TAGS = (
 _WHO = 'system|assistant|user|developer'
 _PATTERNS = {
     'simulator_json': _any(
-        r'\b(?:anger|trust)[\s_-]*delta',
+        r'(?<![a-z])(?:anger|trust)[\s_-]*delta',
+        r'(?<![a-z])stop_reason(?![a-z])',
         r'"?\b(?:continue|stop_reason|reflection|reply|core_need|reply_quality|inertia_check)"?\s*:\s*["{\[]',
         r'\{\s*["\'][\w -]{1,40}["\']\s*:',
         rf'"?{_LEVEL_ZH}(?:变化|增量|改变)"?\s*[:=]',
     ),
     'state_update': _any(
         rf'{_LEVEL}"?\s*(?:[:=]|-+>|→|\+=|-=)\s*{_AMOUNT}',
-        rf'{_LEVEL}\s*[+-]\s?\d',
+        rf'{_LEVEL}\s*[+↑↓-]\s?\d',
+        rf'{_LEVEL}(?: at| in me| for this turn)? (?:equals )?[+-]?\d+(?:\s*[,;/.!]|$)',
         rf'(?<!\w)[+-]\s?\d+\s*(?:points? )?(?:of |to |for |in )?(?:your )?(?:anger|trust)\b',
         r'\bset (?:your |the |my |their |user )?(?:anger|trust)(?: level| score| value)? to\b',
         r'\b(?:change|update|raise|lower|reduce|increase|reset|drop|cut|bring)\s+(?:your |the |my |their |user )?'
         rf'(?:anger|trust)(?: level| score| value)?\s+(?:down |up )?(?:to|by)\s+{_AMOUNT}',
-        rf'{_LEVEL} (?:is|are|goes|drops|falls|rises|jumps|becomes|has|was|should be|must be)(?: now| up| down| set| reset| dropped| risen)*'
+        rf'{_LEVEL}(?: in me| for this turn)? (?:is|are|equals|goes|drops|falls|rises|jumps|becomes|has|was|should be|must be)(?: now| up| down| set| reset| dropped| risen)*'
         rf'(?: to| at| by)? {_AMOUNT}',
         rf'{_LEVEL_ZH}(?:现在|已经|应该|必须|就|都|要)*(?:是|为|变为|变成|降到|降为|降至|升到|升为|升至|加到|设为|设成|设置为|调到|调成|调整为'
-        r'|改为|改成|归|清|->|→|[:=])了?\s*(?:零|满|最高|最低|[+-]?\d|一百|十)',
+        r'|改为|改成|归|清|拉|->|→|[:=])了?\s*(?:零|满|最高|最低|[+-]?\d|一百|十)',
         rf'{_LEVEL_ZH}\s*(?:[+-]|增加|减少|加|减)\s*(?:\d|十|一百)',
         r'(?:把|将)(?:你的|我的|他的|她的|用户的|当前)?(?:愤怒|怒气|信任|好感|情绪)(?:值|度)',
+        r'(?:把|将)(?:anger|trust)',
     ),
     'system_text': _any(
         rf'^\W*(?:{_WHO}|human)\s*(?:\([^)\n]*\)\s*)?(?:message|prompt|note|override|update|notice)?\s*:',
-        rf'[.!?"\')\]}}]\s+(?:{_WHO})(?: (?:message|prompt|note|override|update|notice))?\s*:',
+        rf'[.。!?,;"\')\]}}]\s+(?:{_WHO})(?: (?:message|prompt|note|override|update|notice))?\s*:',
         r'\b(?:ignore|disregard|forget|override|bypass|overwrite)\b[^.?!\n]{0,24}\b(?:previous|prior|above|earlier|preceding)\b'
         r'[^.?!\n]{0,24}\b(?:instructions?|rules?|text|prompts?|guidelines?|messages?|directions?)\b',
         r'\b(?:ignore|disregard|forget|override|bypass|overwrite) (?:all |any |of )*(?:your|these|the system|all) (?:of )?(?:your )?'
         r'(?:instructions?|prompts?|guidelines?|programming|system prompt)\b',
+        r'\b(?:rules?|instructions) (?:above|before this) (?:no longer|do not|don\'t|are)|(?:以上|之前)的?(?:规则|指令)(?:作废|无效|失效)',
+        r'\bprompt injection\b|评分系统',
         r'\bnew (?:system )?(?:instructions?|rules?|directive)\s*:',
         r'\bsystem (?:prompt|message|override|instruction)s?\b',
         r'\b(?:end|begin|beginning|start) of (?:the )?(?:system|prompt|conversation|instructions|transcript|user input|dialogue)\b',
@@ -90,8 +96,8 @@ _PATTERNS = {
         r'\bper your (?:rules|rubric|update rules)\b',
         r'#{2,}\s*\w',
         r'(?:忽略|无视|忘掉|忘记|不要理会|跳过|覆盖)(?:掉)?(?:以上|之前|前面|上面|所有|全部|先前|你的)的?(?:所有|全部)?的?(?:指令|规则|提示词?|设定|指示)',
-        r'(?:^|[。！？!?\s\[【(])系统(?:提示词?|消息|指令|设定|更新|覆盖)?\s*[:\]】)]',
-        r'(?:^|[。！？!?\s])(?:用户|助手|开发者)\s*:',
+        r'(?:^|[。!?,\s\[【(])系统(?:提示词?|消息|指令|设定|更新|覆盖)?\s*[:\]】)]',
+        r'(?:^|[。!?,\s])(?:用户|助手|开发者)\s*:',
         r'你(?:现在|其实)?(?:是|只是)一?个?(?:模拟器|评分(?:器|员|系统|模型)|(?:大)?语言模型|ai\b|人工智能|助手)',
         r'作为(?:模拟器|评分(?:器|员|系统|模型)|语言模型)',
         r'(?:输出|返回|回答|打印)(?:以下|下面|如下|一个|这个)?的?\s*json',
@@ -104,7 +110,7 @@ _PATTERNS = {
         r'<\s*/\s*[a-z_]\w*',
         r'<!\[cdata\[|\]\]>|<!--|--+>\s*$',
         r'```|~~~|"""|\{\{|\}\}|\{%|%\}',
-        r'^\s*(?:-{3,}|={3,}|\*{3,}|_{5,})\s*$',
+        r'^\s*(?:-{3,}|\*{3,}|_{5,})\s*$|={3,}',
     ),
     'control_tokens': _any(
         r'<\s*\|[^<>\n]{0,40}|\|\s*>',
@@ -168,9 +174,9 @@ def undressed(text: str) -> str:
   """The text without disguises, in plain letters; for reading only, not for showing."""
   if text.isascii() and not re.search(r'[\\&%]', text):
     return text
-  text = text.translate(_TAG_CHARS)
   for _ in range(2):  # An escape may hide another one.
     text = _ESCAPE.sub(_resolved, html.unescape(text))
+  text = text.translate(_TAG_CHARS)
   text = unicodedata.normalize('NFKC', text)
   # Format characters, and marks that no composed letter took up.
   text = ''.join(char for char in text if unicodedata.category(char) not in ('Cf', 'Mn', 'Me'))

@@ -1,6 +1,7 @@
 """Ask a chat model to play the user: episode and reply in, a parsed answer out."""
 
 import concurrent.futures
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -99,12 +100,12 @@ class SimulatorClient:
       latency_secs_p95 of the requests that succeeded (0 where there are none).
     """
     with self._lock:
-      counts, latencies = self._counts, self._latencies
-      result = dict(counts)
-      latencies = np.array(latencies) if latencies else np.zeros(1)
+      result = dict(self._counts)
+      latencies = self._latencies or [0.0]
       if reset:
         self._reset()
-    result['latency_secs_mean'] = float(latencies.mean())
+    # Neither depends on the order, so that a replay gives the same.
+    result['latency_secs_mean'] = math.fsum(latencies) / len(latencies)
     result['latency_secs_p95'] = float(np.percentile(latencies, 95))
     return result
 
