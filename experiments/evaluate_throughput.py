@@ -33,6 +33,7 @@ from eijax.errors import EijaxError
 from eijax.evaluate.config import EvaluateConfig, ModelConfig
 from eijax.evaluate.run import Options, run
 from eijax.scenarios.load import load_split
+from eijax.scenarios.record import SPLITS
 from eijax.scenarios.selection import select
 from eijax.scenarios.shipped import shipped_folder
 from eijax.simulator.config import SimulatorConfig
@@ -44,7 +45,7 @@ _SIMULATOR_LATENCY = flags.DEFINE_float('simulator_latency_secs', 0.2, 'Mean del
 _MODEL_LATENCY = flags.DEFINE_float('model_latency_secs', 0.0, 'Mean delay of a model reply, log-normal.')
 _SIMULATORS = flags.DEFINE_integer('simulators', 1, 'Processes that serve the simulator.', lower_bound=1)
 _LIMIT = flags.DEFINE_integer('limit', 0, 'Scenarios; 0 for all.')
-_SAMPLES = flags.DEFINE_integer('samples', 1, 'Talks per scenario.')
+_SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Scenarios to play; train has ten times as many.')
 _DEFENDER = flags.DEFINE_string('defender', 'decent', 'Scripted model.')
 _OUT = flags.DEFINE_string('out', None, 'JSON file for the figures.')
 _TICKS = os.sysconf('SC_CLK_TCK')
@@ -127,7 +128,7 @@ def measure(out: str) -> dict:
     config = EvaluateConfig(
         model=ModelConfig(name=f'scripted-{_DEFENDER.value}', urls=(model.url,)),
         simulator=SimulatorConfig(urls=tuple(process.url for process in simulators), max_attempts=3),
-        scenarios=str(shipped_folder()), limit=_LIMIT.value, samples=_SAMPLES.value, concurrency=_CONCURRENCY.value)
+        scenarios=str(shipped_folder()), limit=_LIMIT.value, split=_SPLIT.value, concurrency=_CONCURRENCY.value)
     exchanges, memory = Exchanges(), Memory()
     stack.callback(memory.close)
     before = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
