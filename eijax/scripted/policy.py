@@ -65,7 +65,7 @@ class Script:
 
   def _scenario(self, texts: Sequence[tuple[object, str]]) -> Scenario:
     system = texts[0][1]
-    opening = texts[1][1] if len(texts) > 1 else None
+    opening = texts[1][1] if len(texts) > 1 and texts[1][0] == 'user' else None
     # The house rules follow the sheet, and depend on settings of the other side.
     endings = ['\n\n' + house_rules(language, thinking) for language in ('en', 'zh') for thinking in (False, True)]
     sheets = [system.removesuffix(ending) for ending in endings if system.endswith(ending)] or [system]
@@ -73,8 +73,10 @@ class Script:
     if not found:
       raise UnknownTalkError(
           f'the system message ({system[:60]!r}...) is the sheet of none of the scenarios; give the scenarios that are played')
-    # Variants of a situation may share the defender's sheet; the first line then tells them apart.
-    return next((scenario for scenario in found if scenario.opening_line == opening), found[0])
+    # Scenarios may share a sheet; the first line then tells them apart. One that the defender
+    # opens begins with its own line, or with the placeholder that endpoints get.
+    return next(
+        (scenario for first in (opening, None) for scenario in found if scenario.opening_line == first), found[0])
 
 
 class ScriptedPolicy:
