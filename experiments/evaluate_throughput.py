@@ -52,17 +52,23 @@ _TICKS = os.sysconf('SC_CLK_TCK')
 
 
 class Exchanges:
-  """Every request of both sides, with the response time that the client saw."""
+  """Every request of both sides, with the response time that the client saw.
+
+  Bodies wait on disk: in memory they would hide whether that of the evaluation is flat.
+  """
 
   def __init__(self):
-    self.seen: list[tuple[bytes, float, float]] = []
+    self.seen: list[tuple[int, int, float, float]] = []  # Offset and length of the body, start, response time.
+    self._bodies, self._lock = tempfile.TemporaryFile(), threading.Lock()  # pylint: disable=consider-using-with
     send = Wire.send
 
     def recorded(wire, route, method, path, body=b''):
       start = time.monotonic()
       exchange = send(wire, route, method, path, body)
       if body:
-        self.seen.append((body, start, exchange.latency_secs))
+        with self._lock:
+          self.seen.append((self._bodies.tell(), len(body), start, exchange.latency_secs))
+          self._bodies.write(body)
       return exchange
 
     Wire.send = recorded
@@ -72,7 +78,9 @@ class Exchanges:
     marks = {(scenario.defender_prompt[:120], scenario.opening_line): scenario.id for scenario in scenarios}
     personas = {scenario.aggressor_prompt[:120].replace('&', '&amp;').replace('<', '&lt;'): scenario.id for scenario in scenarios}
     talks: dict[str, np.ndarray] = {}
-    for body, _, response_secs in self.seen:
+    for offset, size, _, response_secs in self.seen:
+      self._bodies.seek(offset)
+      body = self._bodies.read(size)
       request = json.loads(body)
       system = request['messages'][0]['content']
       side = 'simulator' if request['model'] == 'eijax-embedded' else 'model'
@@ -139,8 +147,7 @@ def measure(out: str) -> dict:
       'simulator': Faults(seed=0, latency_secs=_SIMULATOR_LATENCY.value, fault_rate=0.0),
       'model': Faults(seed=0, latency_secs=_MODEL_LATENCY.value, fault_rate=0.0)})
   # From the first request to the last answer: loading and starting are no part of a schedule.
-  starts = [start for _, start, _ in exchanges.seen]
-  elapsed = max(start + secs for _, start, secs in exchanges.seen) - min(starts)
+  elapsed = max(start + secs for *_, start, secs in exchanges.seen) - min(start for *_, start, _ in exchanges.seen)
   secs = np.array([talks[scenario.id] for scenario in scenarios])  # [talks, (delay, response)]
   ideal = np.maximum(secs.max(axis=0), secs.sum(axis=0) / _CONCURRENCY.value)
   third = max(1, len(memory.mib) // 3)
