@@ -44,7 +44,7 @@ setuptools.setup(
         'orbax-checkpoint>=0.12,<0.13',
         'pyspellchecker>=0.8,<1',
         'pyyaml>=6,<7',
-        'requests>=2.31,<3',
+        'requests>=2.32,<3',
         'scipy>=1.15,<2',
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',

@@ -18,7 +18,7 @@ NUMERIC_LIBRARIES = frozenset({'jax', 'jaxlib', 'flax', 'optax', 'orbax'})
 
 # A room imports rooms of its own level or below, never above.
 LEVELS = (
-    ('errors', 'jsonl', 'seeds', 'command'),
+    ('errors', 'jsonl', 'seeds', 'settings', 'command'),
     ('scenarios', 'chat', 'text', 'policy'),
     ('episodes', 'learning'),
     ('rewards', 'simulator', 'sampling', 'checkpoints'),
@@ -28,7 +28,7 @@ LEVELS = (
     ('generation', 'datasets', 'leaderboard'),
     ('config', 'presets'),
     ('training',),
-    ('flags', 'train', 'compare'),
+    ('flags', 'train', 'compare', 'evaluate'),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.
@@ -38,7 +38,9 @@ CONVERSATION = frozenset(
 CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises'})
 # What learns sees arrays, never text.
 NUMERIC = frozenset('policy sampling learning checkpoints'.split())
-ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.compare'}) | {
+ENTRY_POINTS = frozenset({
+    'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.compare', 'eijax.evaluate.flags',
+}) | {
     module for module, _ in SUBCOMMANDS.values()
 }
 

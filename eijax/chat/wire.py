@@ -4,11 +4,13 @@ Nothing here judges an answer. Every way in which the network or the server can 
 ends in an `Exchange` within bounded time and memory.
 """
 
+import contextlib
 import dataclasses
 import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import requests
 import requests.adapters
@@ -55,6 +57,20 @@ class _Trouble(Exception):
   """The answer did not come whole: (name of the trouble, reason)."""
 
 
+class _Line(NamedTuple):
+  """A connection that is set up as requests would, proxy and certificates included, and then used without it.
+
+  Going through a session costs several times as much as all else in a request: it merges
+  settings, takes the URL apart and prepares headers, each time anew.
+
+  target: of the request line; a whole URL for some proxies.
+  """
+
+  pool: urllib3.HTTPConnectionPool
+  target: str
+  headers: dict[str, str]
+
+
 class Wire:
   """Owns the connections: each thread keeps its own alive.
 
@@ -86,21 +102,26 @@ class Wire:
     start = time.monotonic()
     status, kept, content, trouble, reason = 0, {}, b'', '', ''
     try:
-      with self._session().request(
-          method, route.url + path, data=body or None, headers=headers, timeout=self._timeout,
-          allow_redirects=False, proxies=self._proxies[route.url], stream=True,
-      ) as response:
+      line = self._line(route, method, path)
+      with contextlib.closing(line.pool.urlopen(
+          method, line.target, body=body or None, headers=headers | line.headers, timeout=urllib3.Timeout(*self._timeout), retries=False,
+          redirect=False, assert_same_host=False, preload_content=False, decode_content=False,
+      )) as response:
         content = self._read(response, start + self._deadline_secs)
-        status = response.status_code
+        status = response.status
         kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     except _Trouble as error:
       trouble, reason = error.args
+    except urllib3.exceptions.NewConnectionError as error:  # Refused, or no such host: no matter of time.
+      trouble, reason = 'unreachable', _reason(error)
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
       trouble, reason = 'silent', f'{self._timeout[1]:g} s'
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
       trouble, reason = 'untrusted', _reason(error)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
       trouble, reason = 'unreachable', _reason(error)
+    if trouble:
+      self._hang_up()
     return Exchange(
         url=route.display, keyed=bool(route.key), sent=body, status=status,
         headers={name: self._masked(value.encode('latin-1', 'replace')).decode('latin-1') for name, value in kept.items()},
@@ -108,12 +129,12 @@ class Wire:
         trouble=trouble, reason=self._masked(reason.encode('utf-8', 'replace')).decode('utf-8'),
     )
 
-  def _read(self, response: requests.Response, deadline: float) -> bytes:
+  def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
     """The body as it comes, within the bounds of time and size."""
     pieces, size = [], 0
     try:
       # read1 returns what is there; other calls would wait for a slow server to fill a block.
-      while piece := response.raw.read1(_READ_BYTES, decode_content=True):
+      while piece := response.read1(_READ_BYTES, decode_content=True):
         pieces.append(piece)
         size += len(piece)
         if size > MAX_BODY_BYTES:
@@ -134,12 +155,28 @@ class Wire:
       content = content.replace(secret, b'***')
     return content
 
+  def _line(self, route: Route, method: str, path: str) -> _Line:
+    """This thread's connection for one kind of request."""
+    lines = getattr(self._local, 'lines', None)
+    if lines is None:
+      lines = self._local.lines = {}
+    if (route, method, path) not in lines:
+      session = self._session()
+      proxies = self._proxies[route.url]
+      request = session.prepare_request(requests.Request(method, route.url + path))
+      adapter = session.get_adapter(request.url)
+      pool = adapter.get_connection_with_tls_context(request, self._verify, proxies=proxies)
+      adapter.cert_verify(pool, request.url, self._verify, None)
+      # Those that requests adds: of an account in the URL, what it takes compressed.
+      headers = {name: value for name, value in request.headers.items() if name not in ('Accept', 'Content-Length')}
+      lines[route, method, path] = _Line(pool, adapter.request_url(request, proxies), headers)
+    return lines[route, method, path]
+
   def _session(self) -> requests.Session:
     session = getattr(self._local, 'session', None)
     if session is None:
       session = requests.Session()
       session.trust_env = False
-      session.verify = self._verify
       adapter = requests.adapters.HTTPAdapter(pool_connections=self._num_routes, pool_maxsize=1)
       session.mount('http://', adapter)
       session.mount('https://', adapter)
@@ -147,8 +184,16 @@ class Wire:
       self._sessions.append(session)
     return session
 
+  def _hang_up(self) -> None:
+    """Let the next request of this thread begin on a new connection: what broke an answer may have broken this one."""
+    session = getattr(self._local, 'session', None)
+    if session is not None:
+      session.close()
+      self._sessions.remove(session)
+      self._local.session = self._local.lines = None
+
   def close(self) -> None:
-    for session in self._sessions:
+    for session in list(self._sessions):
       session.close()
 
 

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from eijax.errors import SimulatorError
 from eijax.simulator import faults as faults_lib
@@ -26,6 +27,13 @@ from eijax.simulator.prompts import PromptError
 MODEL = 'eijax-embedded'
 MAX_BODY_BYTES = 1 << 20
 _START_TIMEOUT_SECS = 60.0
+
+
+class Responder(Protocol):
+  """What stands behind the endpoint."""
+
+  def answer(self, messages: list[dict], seed: int | None) -> str:
+    """Text of the answer; a ValueError says what is wrong with the request."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -43,7 +51,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._error(401, 'wrong or missing API key')
     elif self.path.rstrip('/') == '/v1/models':
       self.send(
-        200, {'object': 'list', 'data': [{'id': MODEL, 'object': 'model', 'owned_by': 'eijax'}]}
+        200, {'object': 'list', 'data': [{'id': self.server.model, 'object': 'model', 'owned_by': 'eijax'}]}
       )
     else:
       self._error(
@@ -103,7 +111,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       'id': f'chatcmpl-{hashlib.blake2b(body, digest_size=8).hexdigest()}',
       'object': 'chat.completion',
       'created': int(time.time()),
-      'model': request.get('model', MODEL),
+      'model': request.get('model', self.server.model),
       'choices': [
         {'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop'}
       ],
@@ -159,7 +167,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class SimulatorServer(http.server.ThreadingHTTPServer):
-  """One thread a connection. `url` is the base URL for clients."""
+  """One thread a connection. `url` is the base URL for clients.
+
+  responder: by default the embedded simulator; anything else with a face like its own.
+  fault_names: faults that are drawn from.
+  """
 
   daemon_threads = True
   request_queue_size = 256
@@ -173,9 +185,15 @@ class SimulatorServer(http.server.ThreadingHTTPServer):
     latency_secs: float = 0.0,
     fault_rate: float = 0.0,
     api_key: str | None = None,
+    model: str = MODEL,
+    responder: Responder | None = None,
+    fault_names: Sequence[str] = tuple(faults_lib.ALL),
   ):
-    self.simulator = EmbeddedSimulator(seed)
-    self.faults = faults_lib.Faults(seed=seed, latency_secs=latency_secs, fault_rate=fault_rate)
+    self.model = model
+    self.simulator = EmbeddedSimulator(seed) if responder is None else responder
+    self.faults = faults_lib.Faults(
+      seed=seed, latency_secs=latency_secs, fault_rate=fault_rate, names=fault_names
+    )
     self.api_key = api_key
     super().__init__((host, port), _Handler)
 
@@ -239,13 +257,25 @@ class SimulatorProcess:
   """The server in a child process; `url` is its address, `stop` ends it.
 
   The child watches its stdin and its parent, and so dies with us even on SIGKILL.
+
+  Args:
+    module, arguments: another command that serves with the flags of eijax.simulator, and its own.
   """
 
-  def __init__(self, *, seed: int = 0, latency_secs: float = 0.0, fault_rate: float = 0.0):
+  def __init__(
+    self,
+    *,
+    seed: int = 0,
+    latency_secs: float = 0.0,
+    fault_rate: float = 0.0,
+    module: str = 'eijax.simulator',
+    arguments: Sequence[str] = (),
+  ):
     command = [
       sys.executable,
       '-m',
-      'eijax.simulator',
+      module,
+      *arguments,
       '--port=0',
       f'--seed={seed}',
       '--follow_parent',

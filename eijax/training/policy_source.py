@@ -14,13 +14,14 @@ import tqdm
 from eijax import jsonl
 from eijax.checkpoints import layout
 from eijax.checkpoints.folder import restore_params
-from eijax.config import RunConfig, differences, to_plain
+from eijax.config import RunConfig
 from eijax.errors import DataError, UsageError
 from eijax.learning import packing, sharding, step
 from eijax.policy.config import PolicyConfig
 from eijax.policy.decoder import Decoder
 from eijax.scenarios.record import Scenario
 from eijax.seeds import derive_seed
+from eijax.settings import differences, to_plain
 from eijax.text.chat_format import ChatFormat
 from eijax.text.tokenizer import Tokenizer, train_tokenizer
 from eijax.warmup import corpus, exercises as exercises_lib
