@@ -18,7 +18,7 @@ NUMERIC_LIBRARIES = frozenset({'jax', 'jaxlib', 'flax', 'optax', 'orbax'})
 
 # A room imports rooms of its own level or below, never above.
 LEVELS = (
-    ('errors', 'jsonl', 'seeds', 'command'),
+    ('errors', 'jsonl', 'seeds', 'command', 'http_server'),
     ('scenarios', 'chat', 'text', 'policy'),
     ('episodes', 'learning'),
     ('rewards', 'simulator', 'sampling', 'checkpoints'),
