@@ -27,8 +27,8 @@ LEVELS = (
     ('curation',),
     ('generation', 'datasets'),
     ('config', 'presets'),
-    ('training',),
-    ('flags', 'train'),
+    ('training', 'serving'),
+    ('flags', 'train', 'serve'),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.
@@ -38,7 +38,7 @@ CONVERSATION = frozenset(
 CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises'})
 # What learns sees arrays, never text.
 NUMERIC = frozenset('policy sampling learning checkpoints'.split())
-ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags'}) | {
+ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.serve'}) | {
     module for module, _ in SUBCOMMANDS.values()
 }
 
