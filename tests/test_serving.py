@@ -177,7 +177,7 @@ def test_prompts_of_a_growing_talk_come_out_of_the_cache(server, engine):
 
 
 def test_thoughts_go_to_reasoning_content(policy, ids):
-  engine = Playback(ids(THINK_OPEN, 'Bo is'), ids(' sad.', THINK_CLOSE, '  Oh'), ids(' dear.', END))
+  engine = Playback(ids(THINK_OPEN, 'Bo is'), ids('sad.', THINK_CLOSE, '  Oh'), ids('dear.', END))
   with running(served(policy, thinking=True), engine) as server:
     message = ask(server, extra_body={'chat_template_kwargs': {'enable_thinking': True}}).choices[0].message
     assert (message.content, message.reasoning_content) == ('Oh dear.', 'Bo is sad.')
