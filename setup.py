@@ -54,7 +54,8 @@ setuptools.setup(
     extras_require={
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],
         'data': _DATA,
-        'test': ['pytest>=8', 'selenium>=4.20,<5', *_DATA],
+        # The official client, to hold eijax.serve against.
+        'test': ['openai>=1.40,<3', 'pytest>=8', 'selenium>=4.20,<5', *_DATA],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -18,7 +18,7 @@ NUMERIC_LIBRARIES = frozenset({'jax', 'jaxlib', 'flax', 'optax', 'orbax'})
 
 # A room imports rooms of its own level or below, never above.
 LEVELS = (
-    ('errors', 'jsonl', 'seeds', 'settings', 'command'),
+    ('errors', 'jsonl', 'seeds', 'settings', 'command', 'http_server'),
     ('scenarios', 'chat', 'text', 'policy'),
     ('episodes', 'learning'),
     ('rewards', 'simulator', 'sampling', 'checkpoints'),
@@ -27,8 +27,8 @@ LEVELS = (
     ('comparison', 'curation'),
     ('generation', 'datasets', 'leaderboard'),
     ('config', 'presets'),
-    ('training',),
-    ('flags', 'train', 'compare', 'evaluate'),
+    ('training', 'serving'),
+    ('flags', 'train', 'compare', 'evaluate', 'serve'),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.
@@ -39,7 +39,7 @@ CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises
 # What learns sees arrays, never text.
 NUMERIC = frozenset('policy sampling learning checkpoints'.split())
 ENTRY_POINTS = frozenset({
-    'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.compare', 'eijax.evaluate.flags',
+    'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.compare', 'eijax.evaluate.flags', 'eijax.serve',
 }) | {
     module for module, _ in SUBCOMMANDS.values()
 }

@@ -57,3 +57,25 @@ class SamplerShapes:
   def chunk_for(self, length: int) -> int:
     """The shortest chunk of at least `length` tokens, else the longest."""
     return next((chunk for chunk in self.chunks if chunk >= length), self.chunks[-1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+  """How a continuous-batching engine cuts its work into calls of the device.
+
+  decode_steps: tokens that one decode call samples in each row; new requests wait for
+  its end, so few mean quick answers and many mean little overhead. prefill_rows: rows
+  that one prefill call appends to. num_stop_ids: most stop ids of a request.
+  num_candidates: a request with top_k up to this many is drawn without sorting the
+  vocabulary.
+  """
+
+  decode_steps: int = 8
+  prefill_rows: int = 4
+  num_stop_ids: int = 8
+  num_candidates: int = 64
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      if getattr(self, field.name) < 1:
+        raise UsageError(f'{field.name}={getattr(self, field.name)} must be at least 1')

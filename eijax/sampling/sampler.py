@@ -2,11 +2,7 @@
 
 Every shape is declared up front, so that nothing compiles after `warm_up`. A slot
 remembers the tokens it holds; a talk that comes back to its slot with a longer
-prompt pays for the new tokens only.
-
-Log-prob convention, for both sides of the importance ratio: behavior log-probs are
-log_softmax(logits / temperature), before the id mask, top-k and top-p cut anything
-off. The learner scores with the same temperature and no cut (learning/losses.py).
+prompt pays for the new tokens only. The log-prob convention stands in samples.py.
 
 Axes: B slots, C chunk tokens, R response tokens, D model, V vocabulary.
 """
@@ -19,41 +15,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 import numpy as np
 
-from eijax.errors import UsageError
-from eijax.learning import sharding
 from eijax.policy.decoder import Decoder, init_cache
-from eijax.sampling.choice import choose_tokens
+from eijax.sampling.choice import allowed_mask, choose_tokens
 from eijax.sampling.config import SamplerShapes, SamplingConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class SampleRequest:
-  """One response to sample.
-
-  prompt_ids: int32[P]. seed: of this response alone, so that it does not depend on
-  its neighbours. slot_key: requests with the same key share a cache slot.
-  """
-
-  prompt_ids: np.ndarray
-  seed: int
-  slot_key: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Sample:
-  """A sampled response, in lockstep with its log-probs.
-
-  prompt_ids: int32[P]. response_ids: int32[R], R >= 1, stop token included.
-  behavior_log_probs: float32[R]. truncated: the limit came before a stop token.
-  """
-
-  prompt_ids: np.ndarray
-  response_ids: np.ndarray
-  behavior_log_probs: np.ndarray
-  truncated: bool
+from eijax.sampling.decoding import DecodeRows, decode
+from eijax.sampling.placement import check_slots, placement
+from eijax.sampling.samples import Sample, SampleRequest, as_request, common_prefix
 
 
 @dataclasses.dataclass
@@ -62,14 +32,6 @@ class _Slot:
 
   key: str | None = None
   ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
-
-
-def check_slots(shapes: SamplerShapes, mesh: Mesh) -> None:
-  """Refuse a number of slots that the devices cannot share evenly, with a UsageError."""
-  shards = sharding.num_data_shards(mesh)
-  if shapes.num_slots % shards:
-    raise UsageError(f'num_slots={shapes.num_slots} must be divisible by the data shards of the mesh ({shards}); '
-                     f'use {(shapes.num_slots // shards + 1) * shards}')
 
 
 class BatchSampler:
@@ -85,26 +47,21 @@ class BatchSampler:
   ):
     check_slots(shapes, mesh)
     self._decoder, self._mesh, self._shapes, self._sampling = decoder, mesh, shapes, sampling
-    self._stop_ids = jnp.asarray(stop_ids, jnp.int32)
-    allowed = np.zeros(decoder.config.vocab_size, bool)
-    allowed[list(sampleable_ids)] = True
-    self._allowed = jnp.asarray(allowed)
-    kv_heads = decoder.config.num_kv_heads
-    tensor = 'tensor' if kv_heads % mesh.shape['tensor'] == 0 else None
-    self._cache_sharding = NamedSharding(mesh, PartitionSpec(None, sharding.BATCH_AXES, tensor))
-    self._row_sharding = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+    self._stop_ids = np.asarray(stop_ids, np.int32)
+    self._allowed = allowed_mask(decoder.config.vocab_size, sampleable_ids)
+    self._placement = place = placement(decoder.config, mesh)
     self._params: Any = None
     self._cache: Any = None
     self._slots = [_Slot() for _ in range(shapes.num_slots)]
     make_cache = functools.partial(init_cache, decoder.config, shapes.num_slots, shapes.max_tokens)
-    self._make_cache = jax.jit(make_cache, out_shardings=self._cache_sharding)
+    self._make_cache = jax.jit(make_cache, out_shardings=place.cache)
     # Outputs that come back as inputs are placed alike, or the next call would compile again.
     self._prefill = jax.jit(
         self._prefill_fn, donate_argnames=('cache',), static_argnames=('span',),
-        out_shardings=(self._row_sharding, self._cache_sharding))
+        out_shardings=(place.rows, place.cache))
     self._decode = jax.jit(
         self._decode_fn, donate_argnames=('cache',), static_argnames=('span',),
-        out_shardings=(None, None, None, None, self._cache_sharding))
+        out_shardings=(None, None, None, place.cache))
 
   @property
   def max_prompt_tokens(self) -> int:
@@ -157,15 +114,9 @@ class BatchSampler:
     return futures
 
   def _request(self, request: SampleRequest | tuple[Sequence[int], int, str]) -> SampleRequest:
-    if isinstance(request, tuple):
-      request = SampleRequest(prompt_ids=np.asarray(request[0], np.int32), seed=request[1], slot_key=request[2])
-    size = len(request.prompt_ids)
-    if not 0 < size <= self.max_prompt_tokens:
-      raise UsageError(f'a prompt of {size} tokens must have 1 to {self.max_prompt_tokens} (max_tokens='
-                       f'{self._shapes.max_tokens} less max_new_tokens={self._sampling.max_new_tokens})')
-    if request.prompt_ids.min() < 0 or request.prompt_ids.max() >= self._decoder.config.vocab_size:
-      raise UsageError(f'prompt ids must lie in 0..{self._decoder.config.vocab_size - 1}')
-    return request
+    return as_request(
+        request, vocab_size=self._decoder.config.vocab_size, max_prompt_tokens=self.max_prompt_tokens,
+        why=f'max_tokens={self._shapes.max_tokens} less max_new_tokens={self._sampling.max_new_tokens}')
 
   def _assign(self, requests: Sequence[SampleRequest], waiting: Sequence[int]) -> dict[int, int]:
     """Rows for as many waiting requests as there are slots: row -> request index.
@@ -193,9 +144,7 @@ class BatchSampler:
     for row, request in batch.items():
       slot = self._slots[row]
       # The last prompt token is always run: its hidden state starts the response.
-      limit = min(len(slot.ids), len(request.prompt_ids) - 1) if slot.key == request.slot_key else 0
-      differs = np.flatnonzero(slot.ids[:limit] != request.prompt_ids[:limit])
-      held[row] = differs[0] if differs.size else limit
+      held[row] = common_prefix(slot.ids, request.prompt_ids[:-1]) if slot.key == request.slot_key else 0
       lengths[row] = len(request.prompt_ids)
     longest = max(len(request.prompt_ids) for request in batch.values())
     span = self._shapes.span_for(longest + self._sampling.max_new_tokens)
@@ -212,14 +161,14 @@ class BatchSampler:
     seeds = np.zeros(b, np.int32)
     for row, request in batch.items():
       seeds[row] = request.seed
-    ids, log_probs, counts, stopped = jax.device_get(self._run_decode(hidden, lengths, seeds, active, span))
+    ids, log_probs, counts = jax.device_get(self._run_decode(hidden, lengths, seeds, active, span))
     samples = []
     for row, request in batch.items():
       response = ids[row, :counts[row]]
       self._slots[row] = _Slot(request.slot_key, np.concatenate([request.prompt_ids, response]).astype(np.int32))
       samples.append(Sample(
           prompt_ids=np.asarray(request.prompt_ids, np.int32), response_ids=response,
-          behavior_log_probs=log_probs[row, :counts[row]], truncated=not stopped[row]))
+          behavior_log_probs=log_probs[row, :counts[row]], truncated=bool(response[-1] not in self._stop_ids)))
     return samples
 
   def _new_hidden(self) -> jax.Array:
@@ -228,10 +177,10 @@ class BatchSampler:
     if self._cache is None:
       self._cache = self._make_cache()
     zeros = np.zeros((self._shapes.num_slots, cfg.hidden_dim), np.float32)
-    return jax.device_put(zeros.astype(jnp.dtype(cfg.compute_dtype)), self._row_sharding)
+    return jax.device_put(zeros.astype(jnp.dtype(cfg.compute_dtype)), self._placement.rows)
 
   def _put(self, *arrays: np.ndarray) -> list[jax.Array]:
-    return [jax.device_put(array, self._row_sharding) for array in arrays]
+    return [jax.device_put(array, self._placement.rows) for array in arrays]
 
   def _run_prefill(self, hidden, tokens, start, take, span):
     hidden, self._cache = self._prefill(self._params, hidden, *self._put(tokens, start, take), cache=self._cache, span=span)
@@ -250,35 +199,11 @@ class BatchSampler:
 
   def _decode_fn(self, params, hidden, lengths, seeds, active, *, cache, span):
     """Sample until every active row has stopped or the limit is reached."""
-    limit = self._sampling.max_new_tokens
-    apply = functools.partial(self._decoder.apply, {'params': params})
-    keys = jax.vmap(jax.random.key)(seeds)
-
-    def unfinished(carry):
-      return (carry['index'] < limit) & jnp.any(carry['open'])
-
-    def one_token(carry):
-      i = carry['index']
-      logits = apply(carry['hidden'], method='logits')  # float32[B, V]
-      step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
-      token, log_prob = choose_tokens(logits, step_keys, self._allowed, self._sampling)
-      is_open = carry['open']
-      states, cache = apply(token[:, None], carry['lengths'], carry['cache'], span, method='extend')
-      return {
-          'index': i + 1,
-          'open': is_open & ~jnp.any(token[:, None] == self._stop_ids[None, :], axis=1),
-          'hidden': states[:, 0],
-          'cache': cache,
-          # A closed row writes its next junk token into the same cell, which its next prompt overwrites.
-          'lengths': carry['lengths'] + is_open,
-          'ids': carry['ids'].at[:, i].set(jnp.where(is_open, token, 0)),
-          'log_probs': carry['log_probs'].at[:, i].set(jnp.where(is_open, log_prob, 0.0)),
-          'counts': carry['counts'] + is_open,
-      }
-
-    b = hidden.shape[0]
-    end = jax.lax.while_loop(unfinished, one_token, {
-        'index': jnp.zeros((), jnp.int32), 'open': active, 'hidden': hidden, 'cache': cache, 'lengths': lengths,
-        'ids': jnp.zeros((b, limit), jnp.int32), 'log_probs': jnp.zeros((b, limit), jnp.float32),
-        'counts': jnp.zeros(b, jnp.int32)})
-    return end['ids'], end['log_probs'], end['counts'], ~end['open'], end['cache']
+    b, limit = hidden.shape[0], self._sampling.max_new_tokens
+    rows = DecodeRows(
+        lengths=lengths, counts=jnp.zeros(b, jnp.int32), limits=jnp.full(b, limit), seeds=seeds, is_open=active,
+        stop_ids=jnp.tile(self._stop_ids, (b, 1)))
+    ids, log_probs, counts, _, cache = decode(
+        self._decoder, params, hidden, cache, rows,
+        lambda logits, keys: choose_tokens(logits, keys, self._allowed, self._sampling), num_steps=limit, span=span)
+    return ids, log_probs, counts, cache

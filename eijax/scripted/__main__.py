@@ -15,7 +15,7 @@ from eijax.simulator import faults, server as server_lib
 _FAULTS = (*faults.FAULTS, 'odd_usage', 'content_parts', 'other_charset')
 
 _DEFENDER = flags.DEFINE_string('defender', 'decent', 'Name of the scripted defender.')
-_PORT = flags.DEFINE_integer('port', 8766, 'TCP port on loopback; 0 takes a free one.', lower_bound=0, upper_bound=65535)
+_PORT = flags.DEFINE_integer('port', 8767, 'TCP port on loopback; 0 takes a free one.', lower_bound=0, upper_bound=65535)
 _SCENARIOS = flags.DEFINE_string('scenarios', str(shipped_folder()), 'Folder with the train/ and test/ that it can play.')
 _LATENCY_SECS = flags.DEFINE_float(
     'latency_secs', 0.0, 'Mean of an added log-normal delay, in seconds.', lower_bound=0.0)

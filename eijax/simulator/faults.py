@@ -14,7 +14,9 @@ import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
+
+from eijax import http_server
 
 LATENCY_SIGMA = 0.5  # Of the log of the added delay.
 SILENCE_SECS = 0.3
@@ -135,28 +137,13 @@ def _moment(messages: Sequence[Mapping[str, Any]]) -> bytes:
   return hashlib.blake2b(json.dumps(messages[:2]).encode(), digest_size=16).digest()
 
 
-class Handler(Protocol):
-  """What of a `http.server` handler is needed to misbehave."""
-
-  connection: socket.socket
-  close_connection: bool
-
-  def send(self, status: int, payload: object, headers: dict[str, str] | None = None) -> None:
-    ...
-
-  def send_bytes(
-    self, status: int, data: bytes, headers: dict[str, str], *, declared: int | None = None
-  ) -> None:
-    ...
-
-
-def act_out(handler: Handler, fault: str) -> None:
+def act_out(handler: http_server.JsonHandler, fault: str) -> None:
   """Answer one request with one of FAULTS."""
   if fault in ('rate_limited', 'rate_limited_bare'):
     headers = {'Retry-After': '0'} if fault == 'rate_limited' else {}
-    handler.send(429, {'error': {'message': 'slow down (injected fault)', 'code': 429}}, headers)
+    handler.send_problem(429, 'slow down (injected fault)', headers)
   elif fault == 'server_error':
-    handler.send(500, {'error': {'message': 'injected fault', 'code': 500}})
+    handler.send_problem(500, 'injected fault')
   elif fault == 'overloaded':
     page = b'<html><body><h1>503 Service Temporarily Unavailable</h1></body></html>'
     handler.send_bytes(503, page, {'Content-Type': 'text/html'})
@@ -169,12 +156,12 @@ def act_out(handler: Handler, fault: str) -> None:
     _hang_up(handler)
   elif fault == 'cut_body':
     handler.close_connection = True
-    handler.send_bytes(200, b'{"choices": [{"message": {"con', {}, declared=4000)
+    handler.send_bytes(200, b'{"choices": [{"message": {"con', declared=4000)
   elif fault == 'cut_chunks':
     handler.close_connection = True
     handler.send_bytes(200, b'1e\r\n{"choices": [{"message": {"con\r\n', {'Transfer-Encoding': 'chunked'})
   else:
-    handler.send_bytes(200, _BODIES[fault], {})
+    handler.send_bytes(200, _BODIES[fault])
 
 
 _BODIES = {
@@ -193,7 +180,7 @@ _BODIES = {
 }
 
 
-def _hang_up(handler: Handler) -> None:
+def _hang_up(handler: http_server.JsonHandler) -> None:
   handler.close_connection = True
   handler.connection.close()
 

@@ -1,17 +1,15 @@
 """The embedded simulator as an OpenAI-compatible HTTP service on loopback.
 
-POST /v1/chat/completions, GET /v1/models, GET /healthz. Standard library only;
-HTTP/1.1 keep-alive. For tests of clients it can add latency and faults, both
-seeded by the request's content, so that a run with faults is repeatable.
+POST /v1/chat/completions, GET /v1/models, GET /healthz. For tests of clients it can
+add latency and faults, both seeded by the request's content, so that a run with
+faults is repeatable.
 """
 
 import contextlib
 import hashlib
-import http.server
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import threading
@@ -19,13 +17,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from eijax import http_server
 from eijax.errors import SimulatorError
 from eijax.simulator import faults as faults_lib
 from eijax.simulator.embedded import EmbeddedSimulator
 from eijax.simulator.prompts import PromptError
 
 MODEL = 'eijax-embedded'
-MAX_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES = http_server.JsonHandler.max_body_bytes
 _START_TIMEOUT_SECS = 60.0
 
 
@@ -36,38 +35,35 @@ class Responder(Protocol):
     """Text of the answer; a ValueError says what is wrong with the request."""
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(http_server.JsonHandler):
   """One connection. The server object carries simulator, faults and key."""
 
-  protocol_version = 'HTTP/1.1'
   server_version = 'eijax-simulator'
-  disable_nagle_algorithm = True
-  wbufsize = -1  # Head and body leave in one packet.
 
   def do_GET(self) -> None:
     if self.path.rstrip('/') in ('/healthz', '/v1/healthz'):
-      self.send(200, {'status': 'ok'})
-    elif not self._authorised():
-      self._error(401, 'wrong or missing API key')
+      self.send_json(200, {'status': 'ok'})
+    elif not self.is_authorised():
+      self.send_problem(401, 'wrong or missing API key')
     elif self.path.rstrip('/') == '/v1/models':
-      self.send(
+      self.send_json(
         200, {'object': 'list', 'data': [{'id': self.server.model, 'object': 'model', 'owned_by': 'eijax'}]}
       )
     else:
-      self._error(
+      self.send_problem(
         404,
         f'no such path: {self.path}; there are GET /v1/models, GET /healthz and POST /v1/chat/completions',
       )
 
   def do_POST(self) -> None:
-    body = self._body()
+    body = self.read_body()
     if body is None:
       return
     if self.path.rstrip('/') != '/v1/chat/completions':
-      self._error(404, f'no such path: {self.path}; POST goes to /v1/chat/completions')
+      self.send_problem(404, f'no such path: {self.path}; POST goes to /v1/chat/completions')
       return
-    if not self._authorised():
-      self._error(401, 'wrong or missing API key')
+    if not self.is_authorised():
+      self.send_problem(401, 'wrong or missing API key')
       return
     drawn = self.server.faults.draw(body)
     if drawn.delay_secs:
@@ -94,11 +90,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       is_again, first_seed = faults.first_seed(messages, seed)
       text = self.server.simulator.answer(messages, first_seed)
     except PromptError as error:
-      self._error(400, str(error))
+      self.send_problem(400, str(error))
       return
     except (KeyError, TypeError, ValueError, AttributeError) as error:
       reason = f'missing field {error}' if isinstance(error, KeyError) else str(error)
-      self._error(400, f'not a chat completion request: {reason}')
+      self.send_problem(400, f'not a chat completion request: {reason}')
       return
     fault = drawn.fault
     if fault in faults_lib.ANSWER_FAULTS:
@@ -121,60 +117,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         'total_tokens': size + len(text) // 4,
       },
     }
-    self.send_bytes(200, faults_lib.dress(fault, completion), {})
-
-  def _body(self) -> bytes | None:
-    """Read the request body, or answer with an error and return None."""
-    length = self.headers.get('Content-Length', '')
-    if not length.isdecimal():
-      self.close_connection = True
-      self._error(411, 'Content-Length is missing')
-      return None
-    if int(length) > MAX_BODY_BYTES:
-      self.close_connection = True
-      self._error(413, f'request body of {length} bytes is over the limit of {MAX_BODY_BYTES}')
-      return None
-    return self.rfile.read(int(length))
-
-  def _authorised(self) -> bool:
-    key = self.server.api_key
-    return key is None or self.headers.get('Authorization') == f'Bearer {key}'
-
-  def _error(self, status: int, message: str) -> None:
-    self.send(status, {'error': {'message': message, 'code': status}})
-
-  def send(self, status: int, payload: object, headers: dict[str, str] | None = None) -> None:
-    self.send_bytes(status, json.dumps(payload, ensure_ascii=False).encode(), headers or {})
-
-  def send_bytes(
-    self, status: int, data: bytes, headers: dict[str, str], *, declared: int | None = None
-  ) -> None:
-    """Send an answer; `declared` is a Content-Length other than the true one."""
-    self.send_response(status)
-    headers = {'Content-Type': 'application/json; charset=utf-8', **headers}
-    if 'Transfer-Encoding' not in headers:
-      headers['Content-Length'] = str(len(data) if declared is None else declared)
-    for name, value in headers.items():
-      self.send_header(name, value)
-    if self.close_connection:
-      self.send_header('Connection', 'close')
-    self.end_headers()
-    self.wfile.write(data)
-    self.wfile.flush()
-
-  def log_message(self, format: str, *args: object) -> None:  # pylint: disable=redefined-builtin
-    """Keep quiet: a training run sends thousands of requests."""
+    self.send_bytes(200, faults_lib.dress(fault, completion))
 
 
-class SimulatorServer(http.server.ThreadingHTTPServer):
+class SimulatorServer(http_server.JsonServer):
   """One thread a connection. `url` is the base URL for clients.
 
   responder: by default the embedded simulator; anything else with a face like its own.
   fault_names: faults that are drawn from.
   """
-
-  daemon_threads = True
-  request_queue_size = 256
 
   def __init__(
     self,
@@ -194,36 +145,14 @@ class SimulatorServer(http.server.ThreadingHTTPServer):
     self.faults = faults_lib.Faults(
       seed=seed, latency_secs=latency_secs, fault_rate=fault_rate, names=fault_names
     )
-    self.api_key = api_key
-    super().__init__((host, port), _Handler)
-
-  @property
-  def url(self) -> str:
-    return f'http://{self.server_address[0]}:{self.server_address[1]}/v1'
-
-  def handle_error(self, request: object, client_address: object) -> None:
-    """A client that hangs up is no error of ours; anything else is a bug and is shown."""
-    if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError, ValueError)):
-      super().handle_error(request, client_address)
+    super().__init__(host, port, _Handler, api_key=api_key)
 
 
 def serve_until_stopped(server: SimulatorServer, *, follow_parent: bool = False) -> None:
   """Print the URL and serve until SIGTERM or SIGINT, or until the parent process is gone."""
-
-  def stop(*_: object) -> None:
-    # shutdown() waits for serve_forever, which runs in this very thread.
-    threading.Thread(target=server.shutdown, daemon=True).start()
-
-  signal.signal(signal.SIGTERM, stop)
-  signal.signal(signal.SIGINT, stop)
   if follow_parent:
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
-  # Only now: who reads the URL may send a signal at once.
-  print(server.url, flush=True)
-  try:
-    server.serve_forever(poll_interval=0.2)
-  finally:
-    server.server_close()
+  http_server.serve_until_stopped(server, server.url)
 
 
 def _watch_parent(parent: int) -> None:

@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 from eijax.config import RunConfig
 from eijax.errors import UsageError
 from eijax.learning import sharding
-from eijax.sampling.sampler import check_slots
+from eijax.sampling.placement import check_slots
 
 
 def require_tpu() -> None:
