@@ -46,7 +46,7 @@ def hold_talks(fault_rate, exchanges=None, url=None):
     with FakeEndpoint(speak) as endpoint, ChatClient(
         [url or endpoint.url], 'm', concurrency=8, meter=meters[0], exchanges=exchanges
     ) as model, ChatClient(
-        [url or server.url], MODEL, concurrency=16, timeout_secs=2, meter=meters[1], exchanges=exchanges
+        [url or server.url], MODEL, concurrency=16, timeout_secs=30, meter=meters[1], exchanges=exchanges
     ) as chat:
       simulator = SimulatorClient(chat)
       rollouts = run_rollouts(

@@ -179,7 +179,8 @@ class ChatClient:
         call.keep(exchange, final.kind if final else None)
         if final:
           raise final from None
-        if exchange.status >= 500 and retries and 'response_format' in sent and not self._dialects.is_proven(route):
+        failed = isinstance(passing.error, errors.ServerFailed)
+        if failed and retries and 'response_format' in sent and not self._dialects.is_proven(route):
           # Some servers break on a form that they do not know.
           lessons.setdefault(route, []).append(Lesson(format=next_format(sent), told=False))
         self._wait(passing.retry_after_secs, retries, call)

@@ -2,6 +2,7 @@
 
 A recording is one folder with one file of JSON lines, an object an exchange:
 
+  run       one name for all that was recorded in one go
   call      one name for all tries of one request
   attempt   from 0
   key       hash of the request as the caller asked for it, before it was put into the form that
@@ -98,16 +99,20 @@ def key_of(body: bytes) -> str:
 class _Tries:
   """Where the tries of one call stand in the file: (offset, length) each."""
 
+  run: str
   places: list[tuple[int, int]] = dataclasses.field(default_factory=list)
   end: str | None = None
+
+  @property
+  def is_answered(self) -> bool:
+    return self.end == ANSWERED
 
 
 class _Index:
   """Finds tries in a recording; the bodies stay on disk. Thread-safe.
 
-  Of equal requests the answered ones come first, in their order: one that failed and was
-  asked again later, as a resumed run does, is replayed as it went in the end. Calls that a
-  kill cut short are left out.
+  Equal requests come in their order. Left out are calls that a kill cut short, and those that
+  failed and were asked again by a later run: they are replayed as they went in the end.
   """
 
   def __init__(self, path: pathlib.Path):
@@ -115,8 +120,7 @@ class _Index:
     self._lock = threading.Lock()
     self._taken: collections.Counter[str] = collections.Counter()
     self.models: set[str] = set()
-    self._answered: dict[str, list[_Tries]] = {}
-    self._failed: dict[str, list[_Tries]] = {}
+    self._calls: dict[str, list[_Tries]] = {}
     open_calls: dict[str, _Tries] = {}
     try:
       self._file = open(path, 'rb')  # pylint: disable=consider-using-with
@@ -127,6 +131,9 @@ class _Index:
         offset += len(line)
     except OSError as error:
       raise DataError(f'{path}: cannot be read ({error.strerror}); give the folder of a recording') from None
+    for key, calls in self._calls.items():
+      last_run = calls[-1].run
+      self._calls[key] = [tries for tries in calls if tries.is_answered or tries.run == last_run]
 
   def _parse(self, line: bytes, number: int) -> dict[str, Any]:
     try:
@@ -138,22 +145,19 @@ class _Index:
     raise DataError(f'{self._path}:{number}: is no exchange; restore the file or record again')
 
   def _enter(self, open_calls: dict[str, _Tries], entry: dict[str, Any], offset: int, length: int) -> None:
-    tries = open_calls.setdefault(entry['call'], _Tries())
+    tries = open_calls.setdefault(entry['call'], _Tries(str(entry.get('run'))))
     tries.places.append((offset, length))
     if isinstance(entry.get('request'), dict):
       self.models.add(str(entry['request'].get('model')))
     if entry.get('end'):
       tries.end = entry['end']
       del open_calls[entry['call']]
-      kept = self._answered if tries.end == ANSWERED else self._failed
-      kept.setdefault(entry['key'], []).append(tries)
+      self._calls.setdefault(entry['key'], []).append(tries)
 
   def take(self, key: str, *, failed_too: bool) -> _Tries | None:
     """The next recorded call with this key; None where there is none left."""
     with self._lock:
-      found = self._answered.get(key, [])
-      if failed_too:
-        found = found + self._failed.get(key, [])
+      found = [tries for tries in self._calls.get(key, ()) if failed_too or tries.is_answered]
       position = self._taken[key]
       if position >= len(found):
         return None
@@ -233,6 +237,15 @@ class Replayer:
     self.close()
 
 
+@dataclasses.dataclass(eq=False)
+class _Batch:
+  """Exchanges that are written together, by the thread that brought the first."""
+
+  entries: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  written: threading.Event = dataclasses.field(default_factory=threading.Event)
+  error: BaseException | None = None
+
+
 class Recorder:
   """Writes every exchange down. Thread-safe; one a folder, shared by the clients of a run.
 
@@ -246,9 +259,9 @@ class Recorder:
     path = self.folder / FILE
     self._file = jsonl.Appender(path)  # Cuts a line that a kill left incomplete.
     self._index = _Index(path)
+    self.run = uuid.uuid4().hex[:8]
     self._lock, self._writing = threading.Lock(), threading.Lock()
-    self._waiting: list[dict[str, Any]] = []
-    self._error: Exception | None = None
+    self._batch = _Batch()
 
   @property
   def is_resumed(self) -> bool:
@@ -266,24 +279,30 @@ class Recorder:
     return False
 
   def append(self, entry: dict[str, Any]) -> None:
-    """Write one exchange durably; those of other threads that wait meanwhile go along.
+    """Write one exchange durably; those of threads that come while the disk is busy go together.
 
     Raises:
-      EijaxError: the folder cannot be written; from then on always.
+      EijaxError: the folder cannot be written.
     """
     with self._lock:
-      self._waiting.append(entry)
-    with self._writing:
-      with self._lock:
-        entries, self._waiting = self._waiting, []
-      if self._error is not None:
-        raise self._error
-      if entries:
+      batch = self._batch
+      batch.entries.append(entry)
+      leads = len(batch.entries) == 1
+    if leads:
+      with self._writing:
+        with self._lock:
+          self._batch = _Batch()
         try:
-          self._file.extend(entries)
-        except Exception as error:
-          self._error = error
+          self._file.extend(batch.entries)
+        except BaseException as error:
+          batch.error = error
           raise
+        finally:
+          batch.written.set()
+    else:
+      batch.written.wait()
+      if batch.error is not None:
+        raise batch.error
 
   def close(self) -> None:
     self._file.close()
@@ -311,7 +330,7 @@ class _RecordedCall:
     return live()
 
   def keep(self, exchange: Exchange, end: str | None) -> None:
-    entry: dict[str, Any] = {'call': self._name, 'attempt': self._attempt, 'key': self._key}
+    entry: dict[str, Any] = {'run': self._recorder.run, 'call': self._name, 'attempt': self._attempt, 'key': self._key}
     if self._attempt == 0:
       entry['request'] = dict(self._asked)
     as_asked = self._attempt == 0 and exchange.sent == self._body
