@@ -82,7 +82,8 @@ class Wire:
 
   def __init__(self, routes: Sequence[Route], timeout_secs: float, deadline_secs: float):
     self._num_routes = len(routes)
-    self._timeout = (min(_CONNECT_TIMEOUT_SECS, timeout_secs), timeout_secs)
+    self._timeout = urllib3.Timeout(connect=min(_CONNECT_TIMEOUT_SECS, timeout_secs), read=timeout_secs)
+    self._timeout_secs = timeout_secs
     self._deadline_secs = deadline_secs
     self._secrets = tuple(
         key.encode() for key in sorted({r.key for r in routes}, key=len, reverse=True) if len(key) >= _LEAST_SECRET_CHARS
@@ -104,7 +105,7 @@ class Wire:
     try:
       line = self._line(route, method, path)
       with contextlib.closing(line.pool.urlopen(
-          method, line.target, body=body or None, headers=headers | line.headers, timeout=urllib3.Timeout(*self._timeout), retries=False,
+          method, line.target, body=body or None, headers=headers | line.headers, timeout=self._timeout, retries=False,
           redirect=False, assert_same_host=False, preload_content=False, decode_content=False,
       )) as response:
         content = self._read(response, start + self._deadline_secs)
@@ -115,7 +116,7 @@ class Wire:
     except urllib3.exceptions.NewConnectionError as error:  # Refused, or no such host: no matter of time.
       trouble, reason = 'unreachable', _reason(error)
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
-      trouble, reason = 'silent', f'{self._timeout[1]:g} s'
+      trouble, reason = 'silent', f'{self._timeout_secs:g} s'
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
       trouble, reason = 'untrusted', _reason(error)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:

@@ -111,7 +111,10 @@ def run(config: EvaluateConfig, options: Options) -> dict[str, Any]:
           max_rounds=config.max_rounds, thinking=facts.thinking, seed=config.seed, num_samples=config.samples,
           keep_thoughts=config.keep_thoughts, closing_reply=config.charm_closing_reply, lockstep=facts.lockstep,
           max_open=concurrency, is_fatal=is_fatal, on_start=progress.begin, on_finish=on_finish,
-          notes=lambda: {'settings': settings, **sessions.totals(tokens())})
+          notes=lambda: {
+              'settings': settings, **sessions.totals(tokens()),
+              'adaptations': {'model': getattr(policy, 'adaptations', {}), 'simulator': simulator.adaptations},
+          })
       sessions.note(tokens(), now=True)
     return _conclude(summary, folder)
 

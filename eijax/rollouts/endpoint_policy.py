@@ -48,6 +48,11 @@ class EndpointPolicy:
     self._max_tokens = max_tokens
     self._extra_body = extra_body
 
+  @property
+  def adaptations(self) -> dict[str, tuple[str, ...]]:
+    """What was not sent as asked, by URL; see ChatClient."""
+    return self._chat.adaptations
+
   def submit(
       self, requests: Sequence[ReplyRequest]
   ) -> 'list[concurrent.futures.Future[PolicyReply]]':

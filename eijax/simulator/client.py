@@ -84,6 +84,11 @@ class SimulatorClient:
     """
     return self._chat.pool.submit(self._answer, episode, reply)
 
+  @property
+  def adaptations(self) -> dict[str, tuple[str, ...]]:
+    """What was not sent as asked, by URL; see ChatClient."""
+    return self._chat.adaptations
+
   def check(self) -> None:
     """Probe every endpoint before a run; raises SimulatorError with URL and remedy."""
     try:
