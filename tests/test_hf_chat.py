@@ -11,6 +11,8 @@ from eijax.episodes.strip_think import strip_think
 from eijax.episodes.views import with_user_turn
 from eijax.errors import DataError
 from eijax.text.contexts import ContextTooLongError, TalkContext
+from eijax.text.control_tokens import ControlTokens
+from eijax.text.hf_files import DeclaredToken
 
 SYSTEM = {'role': 'system', 'content': 'You are Bo.\n\n- The dog is called Rex.'}
 HELLO = {'role': 'user', 'content': 'Hello? 你好 👍'}
@@ -202,6 +204,28 @@ def test_messages_cannot_complete_each_other(tmp_path):
   for first, second in (('<|im_', 'end|>'), ('<|im_ ', ' end|>'), ('<', '|im_end|>'), ('<|im_end|', '>'), ('a <|im_end', '|> b')):
     ids = chat.prompt([{'role': 'system', 'content': first}, {'role': 'user', 'content': second}])
     assert ids == [*tokenizer.encode(first.strip() + second.strip()), end, opened]
+
+
+def test_every_edge_and_overlap_is_marked():
+  tokens = ControlTokens(DeclaredToken(text=text, id=index, special=True) for index, text in enumerate(['<ab>', '<a', 'b><', '[x y]']))
+  # Whatever stands around a marked text, and however it is trimmed, no token touches it.
+  for text in ('<ab>', '<ab><ab>', '<ab><a', 'b', 'b>', ' b>', '<', '< ', '<a b', '[', 'y]', '[x', '[x y]', 'plain', 'b><ab'):
+    marked = tokens.marked(text, '#')
+    assert marked.replace('#', '') == text
+    for before in ('', '<a', '<', 'b>', '[x '):
+      for after in ('', 'b>', '>', '<', ' y]'):
+        for shown in (marked, marked.strip()):
+          around = [*tokens.split(before), *tokens.split(after)]
+          assert [part for part in tokens.split(before + shown + after) if isinstance(part, int)] == [
+              part for part in around if isinstance(part, int)], (before, text, after)
+  assert tokens.marked('plain b c', '#') == 'plain b c'  # What spells nothing is left alone.
+
+
+def test_tokens_that_take_the_space_around_them():
+  tokens = ControlTokens([DeclaredToken(text='<e>', id=7, special=True, rstrip=True), DeclaredToken(text='<m>', id=8, special=True, lstrip=True),
+                          DeclaredToken(text='end', id=9, special=True, single_word=True)])
+  assert tokens.split('a <e>\n b <m> c') == ['a ', 7, 'b', 8, ' c']
+  assert tokens.split('end ends the end') == [9, ' ends the ', 9]
 
 
 # Talks that the policy opens, and templates that do not take them.

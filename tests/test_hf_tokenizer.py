@@ -6,6 +6,7 @@ import random
 from chat_talks import LINES, conversations
 from hf_text_folders import FAMILIES, FOLDERS, copy_of, tokenizer_of, with_controls
 import pytest
+import sentencepiece
 
 from eijax.errors import DataError
 from eijax.text.hf_files import MOMENT
@@ -44,6 +45,13 @@ def test_both_files_of_a_model_give_the_same_ids(tokenizers):
     assert one.encode(text) == other.encode(text)
   for talk in conversations():
     assert one.chat_format(thinking=True).prompt(talk) == other.chat_format(thinking=True).prompt(talk)
+
+
+def test_pieces_of_a_lone_model_are_those_of_sentencepiece(tokenizers):
+  tokenizer = tokenizers['gemma3_sp']
+  plain = sentencepiece.SentencePieceProcessor(model_file=str(FOLDERS / 'gemma3' / 'tokenizer.model'))
+  for text in [*TEXTS, '     five', 'a <table> and </h1> 1,000', '▁▁▁x']:
+    assert tokenizer.encode(text) == plain.encode(text)
 
 
 def test_markup_and_line_breaks_are_text(tokenizers):
