@@ -113,6 +113,25 @@ def test_what_has_no_tail_of_its_own_is_encoded_from_what_was_seen(tokenizer, ch
       assert messages[2]['content'] in with_controls(tokenizer, prompt), raw
 
 
+def test_no_space_is_put_into_a_turn_behind_what_was_sampled(tmp_path):
+  folder = copy_of('llama2', tmp_path / 'legacy', legacy=True)
+  path = folder / 'chat_template.jinja'
+  source = path.read_text(encoding='utf-8')
+  path.write_text(source.replace("| trim + ' ' + eos_token", "| trim + '!' + eos_token"), encoding='utf-8')
+  tokenizer = tokenizer_of(folder)
+  chat = tokenizer.chat_format(thinking=True)
+  sampled = tokenizer.encode('I stay')
+  assert contains(chat.prompt(turn([HELLO], 'I stay'), [sampled]), [*sampled, *tokenizer.encode_tail('!'), chat.stop_ids[0]])
+
+
+def test_sampled_control_tokens_do_not_come_back(tokenizers):
+  tokenizer = tokenizers['qwen3']
+  chat = tokenizer.chat_format(thinking=True)
+  stray = tokenizer.control_tokens.ids['<|vision_start|>']
+  sampled = [*tokenizer.encode('I '), stray, *tokenizer.encode('stay')]
+  assert chat.prompt(turn([HELLO], 'I stay'), [sampled]) == chat.prompt(turn([HELLO], 'I stay'))
+
+
 def test_half_a_character_stays_as_it_was_sampled(tokenizer, chat):
   sampled = letter_by_letter(tokenizer, 'Yes 𠮷')[:-1]
   assert chat.decode(sampled).endswith('\ufffd')

@@ -64,6 +64,25 @@ def test_markup_and_line_breaks_are_text(tokenizers):
     assert vocab[text] not in tokenizer.encode(text) and tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_markup_that_the_template_writes_is_control(tmp_path):
+  folder = copy_of('gemma3', tmp_path / 'x')
+  path = folder / 'chat_template.jinja'
+  path.write_text(path.read_text(encoding='utf-8') + "{{ '<h1>' if false }}", encoding='utf-8')
+  tokenizer = tokenizer_of(folder)
+  assert '<h1>' in tokenizer.control_tokens.ids and '<table>' not in tokenizer.control_tokens.ids
+  assert tokenizer.control_tokens.ids['<h1>'] not in tokenizer.encode('<h1>')
+
+
+def test_whole_words_that_are_looked_up_are_no_control_tokens(tmp_path):
+  folder = copy_of('gemma3', tmp_path / 'x')
+  values = json.loads((folder / 'tokenizer.json').read_text(encoding='utf-8'))
+  values['model']['ignore_merges'] = True
+  (folder / 'tokenizer.json').write_text(json.dumps(values), encoding='utf-8')
+  tokenizer = tokenizer_of(folder)
+  assert not set(tokenizer.encode('<start_of_turn>')) & set(tokenizer.control_tokens.ids.values())
+  assert tokenizer.decode(tokenizer.encode('<start_of_turn>')) == '<start_of_turn>'
+
+
 @pytest.mark.parametrize('thinking', [False, True])
 def test_sampleable_ids(tokenizer, thinking):
   ids, controls = tokenizer.sampleable_ids(thinking), tokenizer.control_tokens.ids
