@@ -12,6 +12,7 @@ import os
 import sys
 
 from absl import flags
+from jax.sharding import Mesh
 
 from eijax import command, http_server
 from eijax.errors import EijaxError, UsageError
@@ -22,6 +23,7 @@ from eijax.sampling.engine import SamplingEngine
 from eijax.sampling.placement import check_slots
 from eijax.serving.chat_service import ChatService, Served
 from eijax.serving.server import PolicyServer
+from eijax.text.ports import ChatFormat
 from eijax.training import devices
 from eijax.training.local_policy import LocalPolicy, SavedPolicy, describe_local_policy, load_local_policy
 
@@ -94,10 +96,13 @@ def _is_loopback(host: str) -> bool:
   return host == 'localhost'
 
 
-def open_engine(policy: LocalPolicy, mesh, shapes: SamplerShapes, sampling: SamplingConfig, *, thinking: bool, decode_steps: int):
+def open_engine(
+    policy: LocalPolicy, chat_format: ChatFormat, mesh: Mesh, shapes: SamplerShapes, sampling: SamplingConfig, *,
+    thinking: bool, decode_steps: int,
+) -> SamplingEngine:
   """An engine that samples from the policy, everything compiled."""
   engine = SamplingEngine(
-      Decoder(policy.config), mesh, shapes, sampling, stop_ids=policy.chat_format.stop_ids,
+      Decoder(policy.config), mesh, shapes, sampling, stop_ids=chat_format.stop_ids,
       sampleable_ids=policy.tokenizer.sampleable_ids(thinking), config=EngineConfig(decode_steps=decode_steps))
   try:
     engine.warm_up(policy.params)
@@ -129,9 +134,11 @@ def serve(values: flags.FlagValues) -> None:
   with server:
     policy = load_local_policy(values.model, mesh)
     print(f'compiling for {shapes.num_slots} slots of {shapes.max_tokens} tokens', file=sys.stderr, flush=True)
-    with open_engine(policy, mesh, shapes, sampling, thinking=thinking, decode_steps=values.decode_steps) as engine:
+    chat_format = policy.tokenizer.chat_format(thinking=thinking)
+    with open_engine(
+        policy, chat_format, mesh, shapes, sampling, thinking=thinking, decode_steps=values.decode_steps) as engine:
       served = Served(name=values.served_model_name or policy.name, tokenizer=policy.tokenizer,
-                      chat_format=policy.chat_format, sampling=sampling, thinking=thinking)
+                      chat_format=chat_format, sampling=sampling, thinking=thinking)
       server.service = ChatService(served, engine, max_open=shapes.num_slots + values.max_waiting)
       server.server_activate()
       # A second signal does not wait.

@@ -14,7 +14,7 @@ from eijax.errors import DataError, UsageError
 
 # Said beside the settings, but not part of them.
 _DESCRIPTION = ('versions', 'git_revision')
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sentencepiece', 'requests')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sentencepiece', 'tokenizers', 'requests')
 _MAX_SHOWN = 6
 
 

@@ -12,7 +12,8 @@ import requests
 
 from eijax.errors import EijaxError
 from eijax.sampling.engine import EngineClosedError
-from eijax.text.tokenizer import CONTROL_PIECES, END, THINK_CLOSE, THINK_OPEN
+from eijax.text.pieces import CONTROL_PIECES, END, THINK_CLOSE, THINK_OPEN
+from hf_text_folders import FOLDERS, tokenizer_of
 import serving_cases as cases
 from serving_cases import NAME, Playback, client, running, served, user
 
@@ -195,6 +196,27 @@ def test_a_thought_without_an_end_is_never_spoken(policy, ids):
   with running(served(policy, thinking=True), Playback(ids(THINK_OPEN, 'Bo is sad'), truncated=True)) as server:
     choice, = ask(server, stop='sad').choices
     assert (choice.message.content, choice.message.reasoning_content, choice.finish_reason) == ('', 'Bo is sad', 'length')
+
+
+@pytest.mark.parametrize('family', ('qwen3', 'gemma3'))
+def test_a_policy_with_a_template_of_its_own_is_served(policy, family):
+  tokenizer = tokenizer_of(FOLDERS / family)
+  chat_format = tokenizer.chat_format(thinking=True)
+  what = served(policy, tokenizer=tokenizer, chat_format=chat_format, thinking=True)
+  thinks = None not in tokenizer.think_ids
+  said = chat_format.response('<think>\nBo is sad 龜\n</think>\n\nOh dear 💛' if thinks else 'Oh dear 💛')
+  engine = Playback(*[[index] for index in said])
+  talk = [*user('My dog is gone.'), {'role': 'assistant', 'content': 'Which <dog>?'}, *user('Bo. 别再说了')]
+  with running(what, engine) as server:
+    message = client(server).chat.completions.create(model=NAME, messages=talk).choices[0].message
+    assert (message.content, getattr(message, 'reasoning_content', None)) == ('Oh dear 💛', '\nBo is sad 龜\n' if thinks else None)
+    assert engine.requests[0].prompt_ids.tolist() == chat_format.prompt(talk)
+    deltas = [chunk.choices[0].delta for chunk in ask(server, stream=True)]
+    assert ''.join(delta.content or '' for delta in deltas) == 'Oh dear 💛' and not any('\ufffd' in (d.content or '') for d in deltas)
+    if family == 'gemma3':
+      with pytest.raises(openai.BadRequestError, match='refuses messages of roles user, user; let user') as caught:
+        client(server).chat.completions.create(model=NAME, messages=[*user('One.'), *user('Two.')])
+      assert str(FOLDERS) not in str(caught.value)
 
 
 def test_a_tag_in_plain_letters_is_speech(policy, ids):

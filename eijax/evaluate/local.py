@@ -48,12 +48,13 @@ def open_policy(
   shards = sharding.num_data_shards(mesh)
   slots = min(loaded.shapes.num_slots, -(-concurrency // shards) * shards)
   thinking = loaded.thinking if model.thinking == 'default' else model.thinking == 'on'
+  chat_format = loaded.tokenizer.chat_format(thinking=thinking)
   sampler = BatchSampler(
       Decoder(loaded.config), mesh, dataclasses.replace(loaded.shapes, num_slots=slots), sampling,
-      stop_ids=loaded.chat_format.stop_ids, sampleable_ids=loaded.tokenizer.sampleable_ids(thinking))
+      stop_ids=chat_format.stop_ids, sampleable_ids=loaded.tokenizer.sampleable_ids(thinking))
   sampler.warm_up(loaded.params)
   sampler.set_params(loaded.params)
-  policy = TokenPolicy(loaded.chat_format, sampler, keep_thoughts=keep_thoughts)
+  policy = TokenPolicy(chat_format, sampler, keep_thoughts=keep_thoughts)
   return policy, policy.end_talk
 
 

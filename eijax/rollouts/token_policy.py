@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
+from eijax.errors import EijaxError
 from eijax.rollouts.ports import PolicyReply, ReplyRequest
-from eijax.text.chat_format import ChatFormat
-from eijax.text.contexts import ContextTooLongError, TalkContext
+from eijax.text.contexts import TalkContext
+from eijax.text.ports import ChatFormat
 
 
 class Sampler(Protocol):
@@ -50,7 +51,7 @@ class TokenPolicy:
       talk = self._talks.setdefault(request.episode_key, TalkContext(self._format, keep_thoughts=self._keep_thoughts))
       try:
         prompt = talk.prompt(request.messages, self._sampler.max_prompt_tokens)
-      except ContextTooLongError as error:
+      except EijaxError as error:  # Too long, or refused by the template.
         reply.set_exception(error)
         continue
       prompts.append((prompt, request.seed, request.episode_key))
@@ -66,4 +67,5 @@ class TokenPolicy:
     sample = sampled.result()
     talk.record(sample.response_ids)
     reply.set_result(PolicyReply(
-        text=self._format.decode(sample.response_ids), truncated=sample.truncated, sample=sample))
+        text=self._format.decode(sample.response_ids), truncated=sample.truncated, sample=sample,
+        thought_opened=self._format.thought_opened))

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from eijax.errors import EijaxError
+from eijax.errors import DataError, EijaxError
 from eijax.sampling.config import SamplingConfig
 from eijax.sampling.engine import EngineClosedError, SamplingEngine
 from eijax.sampling.samples import EngineRequest
 from eijax.seeds import derive_seed
 from eijax.serving.api_errors import ApiError
 from eijax.serving.chat_request import ChatRequest
-from eijax.serving.text_stream import Piece, TextStream
-from eijax.text.chat_format import ChatFormat
-from eijax.text.tokenizer import Tokenizer
+from eijax.serving.spoken_stream import Piece, SpokenStream
+from eijax.text.ports import ChatFormat, Tokenizer
 
 # How often a waiting answer looks whether its client is still there.
 _LOOK_SECS = 0.25
@@ -64,7 +63,7 @@ class ChatService:
     """Start an answer; use it as a context.
 
     Raises:
-      ApiError: 404 unknown model, 400 prompt too long, 429 too many requests, 503 closing.
+      ApiError: 404 unknown model, 400 prompt too long or refused by the template, 429 too many requests, 503 closing.
     """
     if request.model != self.served.name:
       raise ApiError(404, f'model {request.model[:200]!r} does not exist; use {self.served.name!r}', param='model', code='model_not_found')
@@ -90,8 +89,12 @@ class ChatService:
       return self._changed.wait_for(lambda: not self._num_open, timeout=secs)
 
   def _prompt(self, request: ChatRequest) -> list[int]:
-    chat = self.served.chat_format
-    return [index for role, text in request.messages for index in chat.message(role, text)] + list(chat.generation_prompt)
+    try:
+      return self.served.chat_format.prompt([{'role': role, 'content': text} for role, text in request.messages])
+    except DataError:
+      roles = ', '.join(role for role, _ in request.messages[:20])
+      raise ApiError(400, f"the model's chat template refuses messages of roles {roles}; let user and assistant take turns",
+                     param='messages') from None
 
   def _admit(self, n: int) -> None:
     with self._changed:
@@ -140,7 +143,7 @@ class Answer:
     self.request, self.prompt_tokens = request, len(prompt)
     self._leave = leave
     self._events: queue.SimpleQueue = queue.SimpleQueue()
-    self._streams = [TextStream(served.tokenizer, served.chat_format, request.stop) for _ in range(request.n)]
+    self._streams = [SpokenStream(served.tokenizer, served.chat_format, request.stop) for _ in range(request.n)]
     self._futures = engine.submit([
         EngineRequest(
             prompt_ids=prompt, seed=choice_seed(request.seed, number), sampling=request.sampling,

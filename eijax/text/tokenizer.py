@@ -8,17 +8,18 @@ the policy itself put them into a context.
 import io
 from collections.abc import Iterable, Sequence
 import os
+import pathlib
 
 import sentencepiece
 
+from eijax import jsonl
 from eijax.errors import DataError
+from eijax.text.chat_format import ChatFormat
+from eijax.text.pieces import CONTROL_PIECES, END, THINK_CLOSE, THINK_OPEN
 
-THINK_OPEN, THINK_CLOSE = '<think>', '</think>'
-END = '<|end|>'
-ROLE_TOKENS = {'system': '<|system|>', 'user': '<|user|>', 'assistant': '<|assistant|>'}
+FILE_NAME = 'tokenizer.model'
 # Always a piece of its own, so that a fact which a dash leads in with is asked for by the same token as a line of a sheet.
 DASH = '-'
-CONTROL_PIECES = (*ROLE_TOKENS.values(), END, THINK_OPEN, THINK_CLOSE)
 
 
 class Tokenizer:
@@ -26,6 +27,7 @@ class Tokenizer:
 
   Attributes:
     model_bytes: the serialised model, to be stored beside a checkpoint.
+    think_ids: see `eijax.text.ports`.
   """
 
   def __init__(self, model_bytes: bytes):
@@ -38,7 +40,8 @@ class Tokenizer:
     missing = [piece for piece, index in self._control.items() if not self._processor.is_control(index)]
     if missing:
       raise DataError(f'tokenizer lacks the control pieces {", ".join(missing)}; train it with eijax.text.train_tokenizer')
-    self._shown = {self._control[THINK_OPEN]: THINK_OPEN, self._control[THINK_CLOSE]: THINK_CLOSE}
+    self.think_ids = (self._control[THINK_OPEN], self._control[THINK_CLOSE])
+    self._shown = dict(zip(self.think_ids, (THINK_OPEN, THINK_CLOSE)))
 
   @classmethod
   def from_file(cls, path: str | os.PathLike) -> 'Tokenizer':
@@ -65,7 +68,7 @@ class Tokenizer:
 
   def encode(self, text: str) -> list[int]:
     """Ids of plain text; a control token spelled out in it becomes ordinary pieces."""
-    return self._processor.encode(text)
+    return self._processor.encode(text.encode('utf-8', 'replace').decode())  # A model may emit half of a surrogate pair.
 
   def decode(self, ids: Sequence[int]) -> str:
     """Text of sampled ids; think tags are shown, other control tokens are dropped."""
@@ -86,6 +89,15 @@ class Tokenizer:
     processor = self._processor
     return [i for i in range(processor.vocab_size())
             if i in allowed or not (processor.is_control(i) or processor.is_unknown(i))]
+
+  def chat_format(self, *, thinking: bool) -> ChatFormat:
+    """The format of a talk; ours is the same whether the policy thinks or not."""
+    del thinking
+    return ChatFormat(self)
+
+  def save(self, folder: str | os.PathLike) -> None:
+    """Write the model as `tokenizer.model`."""
+    jsonl.write_bytes(pathlib.Path(folder) / FILE_NAME, self.model_bytes)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

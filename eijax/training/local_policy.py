@@ -16,8 +16,9 @@ from eijax.checkpoints.folder import restore_params
 from eijax.errors import DataError, UsageError
 from eijax.policy.config import PolicyConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
-from eijax.text.chat_format import ChatFormat
-from eijax.text.tokenizer import Tokenizer
+from eijax.text.load import holds_tokenizer
+from eijax.text.ports import ChatFormat, Tokenizer
+from eijax.text.tokenizer import FILE_NAME
 from eijax.training import policy_source
 
 
@@ -26,7 +27,7 @@ class LocalPolicy:
   """Everything that a sampler needs.
 
   params: `Decoder` params (unboxed), placed on the mesh that the policy was loaded for.
-  sampling, shapes, thinking: as the policy was trained; callers may use others.
+  sampling, shapes, thinking: as the policy was trained; callers may use others. chat_format: for this `thinking`.
   name: folder and step, for people.
   """
 
@@ -72,10 +73,13 @@ def describe_local_policy(source: str) -> SavedPolicy:
     DataError: its config.json or policy/config.json is broken.
   """
   folder, step = _folder_and_step(source)
-  for part in ('config.json', f'policy/{policy_source.CONFIG}', f'policy/{policy_source.TOKENIZER}'):
-    if not (folder / part).exists():
-      raise UsageError(f'policy={source!r} is not the folder of a run (it lacks {part}); give the --workdir of '
-                       'a training run, alone for its latest checkpoint or as WORKDIR@STEP')
+  parts = ('config.json', f'policy/{policy_source.CONFIG}')
+  lacking = [part for part in parts if not (folder / part).exists()]
+  if not lacking and not holds_tokenizer(folder / 'policy'):
+    lacking = [f'policy/{FILE_NAME}']
+  if lacking:
+    raise UsageError(f'policy={source!r} is not the folder of a run (it lacks {lacking[0]}); give the --workdir of '
+                     'a training run, alone for its latest checkpoint or as WORKDIR@STEP')
   step = layout.pick_step(folder / 'checkpoints', step)
   path = folder / 'config.json'
   run = jsonl.read_json(path)
@@ -103,7 +107,7 @@ def load_local_policy(source: str, mesh: Mesh) -> LocalPolicy:
   params = restore_params(
       saved.folder / 'checkpoints', policy_source.abstract_params(saved.config, mesh), saved.step)
   return LocalPolicy(
-      config=saved.config, tokenizer=tokenizer, chat_format=ChatFormat(tokenizer), params=params,
+      config=saved.config, tokenizer=tokenizer, chat_format=tokenizer.chat_format(thinking=saved.thinking), params=params,
       sampling=saved.sampling, shapes=saved.shapes, thinking=saved.thinking, name=saved.name)
 
 

@@ -1,7 +1,7 @@
 """The files of a run: config, metrics, episodes, evaluations. No arrays.
 
     config.json  metrics.jsonl  episodes/step_NNNNNN.jsonl  eval/step_NNNNNN/
-    policy/{config.json,tokenizer.model}  checkpoints/  report.html
+    policy/{config.json, tokenizer's files}  checkpoints/  report.html
 """
 
 from collections.abc import Mapping, Sequence

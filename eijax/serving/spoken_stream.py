@@ -4,8 +4,8 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
-from eijax.text.chat_format import ChatFormat
-from eijax.text.tokenizer import THINK_CLOSE, THINK_OPEN, Tokenizer
+from eijax.text.ports import ChatFormat, Tokenizer
+from eijax.text.streaming import TextStream
 
 _BROKEN = '\ufffd'  # What a character decodes to whose bytes are not all there.
 
@@ -19,11 +19,11 @@ class Piece:
   log_probs: tuple[dict[str, Any], ...] = ()
 
 
-class TextStream:
+class SpokenStream:
   """The text of one response.
 
-  What stands between think tags is reasoning, the rest is content; the tags are control
-  ids, so that text which spells one stays content. Stop strings end the content and are
+  What stands between think tags is reasoning, the rest is content; only control ids count
+  as tags, so that text which spells one stays content. Stop strings end the content and are
   not part of it; in a thought they are not looked for.
 
   Attributes:
@@ -33,11 +33,10 @@ class TextStream:
 
   def __init__(self, tokenizer: Tokenizer, chat_format: ChatFormat, stop: Sequence[str] = ()):
     self._format, self._stop = chat_format, tuple(stop)
-    self._open, self._close = tokenizer.control_id(THINK_OPEN), tokenizer.control_id(THINK_CLOSE)
-    tags = [index for index in chat_format.generation_prompt if index in (self._open, self._close)]
-    self._thinking = tags[-1:] == [self._open]
-    self._run: list[int] = []  # Ids since the last think tag.
-    self._taken = 0  # Characters of the run's text that are out of it.
+    self._tokenizer = tokenizer
+    self._open, self._close = tokenizer.think_ids
+    self._thinking = chat_format.thought_opened
+    self._begin_run()
     self._held = ''  # Content that may be the beginning of a stop string.
     self._thought = self._thinking
     self._spoken = False
@@ -51,11 +50,12 @@ class TextStream:
       self.num_tokens += 1
       if index in (self._open, self._close):
         self._flush(content, reasoning, last=True)
-        self._run, self._taken = [], 0
+        self._begin_run()
         self._thinking = index == self._open
         self._thought |= self._thinking
       elif index not in self._format.stop_ids:
         self._run.append(index)
+        self._new.append(index)
         if not self._thinking:
           entries.append(self._entry(log_prob))
       if self._stop and not self._thinking:
@@ -74,11 +74,15 @@ class TextStream:
       self._held = ''
     return Piece(content=''.join(content), reasoning=''.join(reasoning))
 
+  def _begin_run(self) -> None:
+    self._run: list[int] = []  # Ids since the last think tag.
+    self._new: list[int] = []  # Those of them whose text has not been asked for.
+    self._text = TextStream(self._tokenizer)
+
   def _flush(self, content: list[str], reasoning: list[str], last: bool) -> None:
     """Move the run's new text to where it belongs. last: no id will complete its last character."""
-    text = self._format.decode(self._run)
-    text = (text if last else text.rstrip(_BROKEN))[self._taken:]
-    self._taken += len(text)
+    text = self._text.add(self._new) + (self._text.finish() if last else '')
+    self._new = []
     if self._thinking:
       reasoning.append(text)
     elif not self.stopped:
