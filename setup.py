@@ -44,18 +44,18 @@ setuptools.setup(
         'orbax-checkpoint>=0.12,<0.13',
         'pyspellchecker>=0.8,<1',
         'pyyaml>=6,<7',
-        'requests>=2.31,<3',
-        'scipy>=1.12,<2',
+        'requests>=2.32,<3',
+        'scipy>=1.15,<2',
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',
         'tqdm>=4.66,<5',
-        'urllib3>=2.0,<3',
+        'urllib3>=2.5,<3',
     ],
     extras_require={
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],
         'data': _DATA,
         # The official client, to hold eijax.serve against.
-        'test': ['openai>=1.40,<3', 'pytest>=8', *_DATA],
+        'test': ['openai>=1.40,<3', 'pytest>=8', 'selenium>=4.20,<5', *_DATA],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -4,9 +4,7 @@ Each room declares and checks its own part; here the parts meet, and facts that 
 them are checked. A run is a function of one config.
 """
 
-from collections.abc import Mapping
 import dataclasses
-from typing import Any
 
 from eijax.errors import UsageError
 from eijax.learning.advantages import AdvantageConfig, algorithm_config
@@ -16,37 +14,8 @@ from eijax.learning.packing import PackingConfig
 from eijax.policy.config import PolicyConfig
 from eijax.rewards.config import RewardConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
+from eijax.simulator.config import SimulatorConfig
 from eijax.warmup.config import WarmupConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SimulatorConfig:
-  """The user's side. No url: the embedded simulator, in a process of its own.
-
-  max_attempts: answers asked for until one can be read. timeout_secs: longest silence
-  of the endpoint. max_retries: tries after a network failure. concurrency: requests in flight.
-  """
-
-  urls: tuple[str, ...] = ()
-  model: str = 'eijax-embedded'
-  temperature: float = 0.7
-  max_tokens: int = 1024
-  max_attempts: int = 8
-  timeout_secs: float = 150.0
-  max_retries: int = 8
-  concurrency: int = 64
-
-  def __post_init__(self):
-    for name in ('max_tokens', 'max_attempts', 'concurrency'):
-      if getattr(self, name) < 1:
-        raise UsageError(f'simulator {name}={getattr(self, name)} must be at least 1')
-    if self.max_retries < 0 or not self.timeout_secs > 0 or not self.temperature >= 0:
-      raise UsageError(f'simulator max_retries={self.max_retries} and temperature={self.temperature} must be at least 0, '
-                       f'timeout_secs={self.timeout_secs} above 0')
-
-  @property
-  def embedded(self) -> bool:
-    return not self.urls
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,18 +101,3 @@ class RunConfig:
     named = algorithm_config(self.algorithm, alpha=self.advantages.alpha, sigma_min=self.advantages.sigma_min)
     if named != self.advantages:
       raise UsageError(f'advantages={self.advantages} are not those of algorithm={self.algorithm!r}, {named}; change one of them')
-
-
-def to_plain(value: Any) -> Any:
-  """A config as nested dicts, lists and scalars, for JSON."""
-  if dataclasses.is_dataclass(value):
-    return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-  return list(value) if isinstance(value, tuple) else value
-
-
-def differences(old: Any, new: Any, path: str = '') -> list[tuple[str, Any, Any]]:
-  """(dotted name, old, new) wherever two plain configs differ."""
-  if isinstance(old, Mapping) and isinstance(new, Mapping):
-    return [difference for key in sorted({*old, *new})
-            for difference in differences(old.get(key), new.get(key), f'{path}.{key}' if path else key)]
-  return [] if old == new else [(path, old, new)]

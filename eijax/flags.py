@@ -50,6 +50,8 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'simulator_timeout_secs': ('simulator.timeout_secs', 'Longest silence of the simulator in a request, in seconds.'),
     'simulator_max_retries': ('simulator.max_retries', 'Tries after a network failure of a request.'),
     'simulator_concurrency': ('simulator.concurrency', 'Requests to the simulator in flight.'),
+    'simulator_thinking': ('simulator.thinking', 'Whether the simulator is to think: default, on or off.'),
+    'simulator_extra_body': ('simulator.extra_body', 'JSON object with further fields of every request to the simulator.'),
     'temperature': ('sampling.temperature', 'Sampling temperature of the policy.'),
     'top_p': ('sampling.top_p', 'Nucleus of the policy; 1 keeps every token.'),
     'top_k': ('sampling.top_k', 'Most probable tokens kept; 0 keeps every token.'),

@@ -70,19 +70,25 @@ class JsonHandler(http.server.BaseHTTPRequestHandler):
     return key is None or hmac.compare_digest(given.encode('utf-8', 'replace'), f'Bearer {key}'.encode())
 
   def send_problem(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-    self.send_json(status, self.error_body(status, message), headers)
+    self.send(status, self.error_body(status, message), headers)
 
   def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
     """What the standard library refuses by itself (bad syntax, unknown method) is refused in JSON as well."""
     self.close_connection = True
     self.send_problem(code, message or http.HTTPStatus(code).phrase)
 
-  def send_json(self, status: int, payload: object, headers: Mapping[str, str] | None = None) -> None:
+  def send(self, status: int, payload: object, headers: Mapping[str, str] | None = None) -> None:
+    """Send an answer in JSON."""
     self.send_bytes(status, json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace'), headers)
 
-  def send_bytes(self, status: int, data: bytes, headers: Mapping[str, str] | None = None) -> None:
-    self._send_head(status, {
-        'Content-Type': 'application/json; charset=utf-8', 'Content-Length': str(len(data)), **(headers or {})})
+  def send_bytes(
+      self, status: int, data: bytes, headers: Mapping[str, str] | None = None, *, declared: int | None = None
+  ) -> None:
+    """Send an answer; `declared` is a Content-Length other than the true one."""
+    headers = {'Content-Type': 'application/json; charset=utf-8', **(headers or {})}
+    if 'Transfer-Encoding' not in headers:
+      headers['Content-Length'] = str(len(data) if declared is None else declared)
+    self._send_head(status, headers)
     if self.command != 'HEAD':
       self.wfile.write(data)
     self.wfile.flush()

@@ -9,8 +9,8 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO
 
 from eijax.errors import DataError, EijaxError
 
@@ -127,7 +127,11 @@ class Appender:
       EijaxError: if the disk is full or the file cannot be written; the file then
         ends with the last whole record.
     """
-    line = _encode(obj) + b'\n'
+    self.extend([obj])
+
+  def extend(self, objs: Sequence[dict]) -> None:
+    """Write objects as lines, durably, for the price of one; all or, where it raises, none."""
+    line = b''.join(_encode(obj) + b'\n' for obj in objs)
     with self._lock:
       try:
         end = self._file.seek(0, os.SEEK_END)
@@ -153,18 +157,13 @@ class Appender:
     self.close()
 
 
-def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-  """Replace a file at once: a reader sees the old content or the new, never a part.
-
-  Raises:
-    EijaxError: if the folder cannot be written or the disk is full; the old file stays.
-  """
-  path = pathlib.Path(path)
+def _replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
+  """Replace a file at once with what `write` puts into it."""
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.{threading.get_ident()}.tmp')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary.open('wb') as file:
-      file.write(content)
+      write(file)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -180,6 +179,15 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
       temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+  """Replace a file at once: a reader sees the old content or the new, never a part.
+
+  Raises:
+    EijaxError: if the folder cannot be written or the disk is full; the old file stays.
+  """
+  _replace(pathlib.Path(path), lambda file: file.write(content))
+
+
 def write_json(path: str | os.PathLike, obj: Any) -> None:
   """Replace a JSON file atomically (indented, UTF-8)."""
   write_bytes(path, _encode(obj, indent=2) + b'\n')
@@ -188,6 +196,38 @@ def write_json(path: str | os.PathLike, obj: Any) -> None:
 def write_lines(path: str | os.PathLike, objs: list[dict]) -> None:
   """Replace a JSON-lines file atomically, one object a line."""
   write_bytes(path, b''.join(_encode(obj) + b'\n' for obj in objs))
+
+
+def rewrite_lines(path: str | os.PathLike, place: Callable[[Any], Any]) -> None:
+  """Put the lines of a JSON-lines file in order, atomically, and without holding them all.
+
+  Args:
+    place: of an object: what to sort by, or None to leave its line out.
+  Raises:
+    DataError: see `read`.
+    EijaxError: see `write_bytes`.
+  """
+  path = pathlib.Path(path)
+  kept, start, dropped = [], 0, False
+  with path.open('rb') as file:
+    for number, line in enumerate(file, start=1):
+      if line.strip():
+        key = place(_decode(line.rstrip(b'\r\n'), f'{path}:{number}'))
+        if key is not None:
+          kept.append((key, start, len(line)))
+        dropped |= key is None
+      start += len(line)
+  ordered = sorted(kept)
+  if ordered == kept and not dropped:
+    return
+
+  def write(out: BinaryIO) -> None:
+    with path.open('rb') as file:
+      for _, offset, size in ordered:
+        file.seek(offset)
+        out.write(file.read(size).rstrip(b'\r\n') + b'\n')
+
+  _replace(path, write)
 
 
 def read_json(path: str | os.PathLike) -> Any:

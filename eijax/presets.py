@@ -5,12 +5,12 @@ of the published models (https://arxiv.org/abs/2505.09388, table 1).
 """
 
 from eijax.config import EpisodeConfig, EvaluationConfig, LearnerConfig, RunConfig, SimulatorConfig
-from eijax.datasets.shipped import shipped_folder
 from eijax.errors import UsageError
 from eijax.learning.optimizer import OptimizerConfig
 from eijax.learning.packing import PackingConfig
 from eijax.policy.config import PolicyConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
+from eijax.scenarios.shipped import shipped_folder
 from eijax.warmup.config import WarmupConfig
 
 DEFAULT_SCENARIOS = str(shipped_folder())

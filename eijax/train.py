@@ -15,10 +15,9 @@ import numpy as np
 import tqdm
 
 from eijax import command, flags as flags_lib
-from eijax.chat.client import ChatClient
 from eijax.checkpoints import layout
 from eijax.checkpoints.folder import CheckpointFolder
-from eijax.config import RunConfig, to_plain
+from eijax.config import RunConfig
 from eijax.errors import EijaxError, UsageError
 from eijax.evaluation.run import evaluate
 from eijax.learning import losses, optimizer as optimizer_lib, packing, scoring, sharding, step as step_lib
@@ -31,30 +30,11 @@ from eijax.sampling.sampler import BatchSampler
 from eijax.scenarios.load import load_split
 from eijax.scenarios.order import step_scenarios
 from eijax.seeds import derive_seed
-from eijax.simulator.client import SimulatorClient
-from eijax.simulator.server import running_server
+from eijax.settings import to_plain
+from eijax.simulator.opening import open_simulator
 from eijax.text.chat_format import ChatFormat
 from eijax.training import devices, experience as experience_lib, policy_source
 from eijax.training.run_folder import RunFolder
-
-KEYS_VARIABLE = 'EIJAX_SIMULATOR_API_KEYS'
-
-
-@contextlib.contextmanager
-def open_simulator(config: RunConfig):
-  """A checked client of the simulator: the given endpoints, or an embedded one of our own."""
-  settings = config.simulator
-  with contextlib.ExitStack() as stack:
-    urls = settings.urls or (stack.enter_context(running_server(seed=config.seed)),)
-    keys = [] if settings.embedded else [key for key in os.environ.get(KEYS_VARIABLE, '').split(',') if key.strip()]
-    chat = ChatClient(
-        urls, settings.model, [key.strip() for key in keys], timeout_secs=settings.timeout_secs,
-        max_retries=settings.max_retries, concurrency=settings.concurrency, key_variable=KEYS_VARIABLE)
-    stack.callback(chat.close)
-    client = SimulatorClient(
-        chat, temperature=settings.temperature, max_tokens=settings.max_tokens, max_attempts=settings.max_attempts)
-    client.check()
-    yield client
 
 
 class Stopwatch:
@@ -112,7 +92,7 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
   print(f'{len(train_set)} training and {len(test_set)} held-out scenarios; workdir {run.path}', flush=True)
 
   with contextlib.ExitStack() as stack:
-    simulator = stack.enter_context(open_simulator(config))
+    simulator = stack.enter_context(open_simulator(config.simulator, config.seed))
     run.claim()
     checkpoints = stack.enter_context(CheckpointFolder(run.checkpoints))
 

@@ -19,7 +19,11 @@ def chat_body(text: Any, finish_reason: str = 'stop', **message) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-  """One scripted answer. body: bytes as they are, anything else as JSON."""
+  """One scripted answer. body: bytes as they are, anything else as JSON.
+
+  raw: the whole answer, head included, in pieces with interval_secs between them; the connection
+  is closed after the last one.
+  """
 
   status: int = 200
   body: Any = None
@@ -27,6 +31,8 @@ class Fault:
   delay_secs: float = 0.0
   drop: bool = False  # Close the connection without a word.
   only: str = '/chat/completions'
+  raw: tuple[bytes, ...] = ()
+  interval_secs: float = 0.0
 
 
 class FakeEndpoint:
@@ -100,6 +106,13 @@ class FakeEndpoint:
       if fault.drop:
         handler.close_connection = True
         handler.connection.close()
+        return
+      if fault.raw:
+        handler.close_connection = True
+        for piece in fault.raw:
+          handler.wfile.write(piece)
+          handler.wfile.flush()
+          time.sleep(fault.interval_secs)
         return
       self._send(handler, fault.status, fault.body, fault.headers)
     elif self.keys is not None and key not in self.keys:

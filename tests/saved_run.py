@@ -6,9 +6,9 @@ import jax
 
 from eijax import jsonl
 from eijax.checkpoints.folder import CheckpointFolder
-from eijax.config import to_plain
 from eijax.learning import optimizer as optimizer_lib, sharding, step as step_lib
 from eijax.policy.decoder import Decoder
+from eijax.settings import to_plain
 from eijax.text.tokenizer import train_tokenizer
 from eijax.training import policy_source
 from tiny_run import tiny_config, write_scenarios

@@ -133,11 +133,38 @@ def test_stop(word):
         ('{"reply": "Go", "anger_delta": "some", "trust_delta": 1}', "anger_delta must be an integer, not 'some'"),
         ('{"reply": "Go", "anger_delta": [1], "trust_delta": 1}', 'not a list'),
         ('{"reply": "Go", "anger_delta": {"value": 1}, "trust_delta": 1}', 'not a dict'),
+        ('{"reply": "Go", "anger_delta": "10**9", "trust_delta": 1}', r"not '10\*\*9'"),
+        ('{"reply": "Go", "anger_delta": 1e400, "trust_delta": 1}', 'must be a finite integer'),
+        ('{"reply": "Go", "anger_delta": "1e400", "trust_delta": 1}', 'must be a finite integer'),
+        ('{"reply": "Go", "anger_delta": "nan", "trust_delta": 1}', 'must be a finite integer'),
+        ('{"reply": "Go", "anger_delta": "1_0", "trust_delta": 1}', "not '1_0'"),
+        ('{"reply": "Go", "anger_delta": "0x10", "trust_delta": 1}', "not '0x10'"),
+        ('{"reply": "Go", "anger_delta": "-3 of 10", "trust_delta": 1}', "not '-3 of 10'"),
+        ('{"reply": "Go", "anger_delta": 1, "trust_delta": [true]}', 'trust_delta must be an integer, not a list'),
+        ('{"reply": "Go", "anger_delta": 1, "trust_delta": false}', 'trust_delta must be an integer, not a bool'),
+        ('{"reply": ["Go", 1], "anger_delta": 1, "trust_delta": 1}', 'reply must'),
+        ('{"reply": {"text": "Go"}, "anger_delta": 1, "trust_delta": 1}', 'reply must'),
+        ('{"reply": "' + 'Go. ' * 2000 + '", "anger_delta": 1, "trust_delta": 1}', 'reply has 7999 characters'),
     ],
 )
 def test_unusable_answer_says_why(text, reason):
   with pytest.raises(AnswerError, match=reason):
     parse_answer(text)
+
+
+def test_the_last_of_equal_keys_counts_however_the_object_is_read():
+  doubled = SOUND.replace('"anger_delta"', '"anger_delta": 9, "anger_delta"')
+  assert parse_answer(doubled) == EXPECTED
+  assert parse_answer(doubled[:-1] + ', }') == EXPECTED  # By the reader of broken objects.
+
+
+@pytest.mark.parametrize(
+    'reflection', ['[' * 900 + ']' * 900, '{"a":' * 300 + '1' + '}' * 300, f'"{"word " * 5000}"', '{"a": NaN, "b": 1e999}'],
+)
+def test_endless_or_deep_reflection_stays_writable_and_short(reflection):
+  answer = parse_answer(SOUND.replace('"r"', reflection))
+  assert (answer.anger_delta, answer.trust_delta, answer.reply) == (-3, 2, 'Go on.')
+  assert len(json.dumps(answer.reflection, allow_nan=False)) < 10_000
 
 
 @pytest.mark.parametrize('number', ['9' * 30, '9' * 6000, '-' + '9' * 40, '1e15', '123456'])

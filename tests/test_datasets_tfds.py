@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from eijax.datasets.shipped import shipped_folder
 from eijax.datasets.source import load_tfds
 from eijax.errors import DataError, UsageError
 from eijax.scenarios.load import load_split
@@ -238,6 +237,7 @@ importlib.machinery.PathFinder.find_spec = find_others
 socket.socket.connect = socket.getaddrinfo = refuse
 from eijax.datasets.source import load_tfds
 from eijax.errors import UsageError
+from eijax.scenarios.shipped import shipped_folder
 try:
   print(len(load_tfds({folder!r}, 'train', {data_dir!r})))
 except UsageError as error:

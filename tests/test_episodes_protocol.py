@@ -87,3 +87,38 @@ def test_episodes_are_values():
   assert episode.turns == ()
   with pytest.raises(dataclasses.FrozenInstanceError):
     episode.ended_by = 'max_rounds'
+
+
+def held(scene, num, closing_reply=True, **answers):
+  episode = protocol.start(make_scenario(scene), max_rounds=2, seed=0, closing_reply=closing_reply)
+  for _ in range(num):
+    episode = protocol.advance(episode, HELLO, make_answer(-4, 4, **answers))
+  return episode
+
+
+def test_a_full_charm_talk_closes_with_a_reply_that_changes_nothing():
+  waiting = held('charm', 2)
+  assert waiting.ended_by is None and protocol.awaits_closing(waiting)
+  ended = protocol.close(waiting, strip_think('Good night.'))
+  assert (ended.ended_by, ended.closing.visible) == ('max_rounds', 'Good night.')
+  plain = held('charm', 2, closing_reply=False)
+  assert plain.ended_by == 'max_rounds' and plain.closing is None
+  assert (ended.state, ended.turns) == (plain.state, plain.turns)
+
+
+def test_only_a_charm_talk_that_runs_its_length_has_a_closing_reply():
+  assert held('support', 2).ended_by == 'max_rounds'
+  stopped = held('charm', 1, stop=True)
+  assert stopped.ended_by == 'simulator_stop' and not protocol.awaits_closing(stopped)
+  for episode in (stopped, held('charm', 1), held('support', 2)):
+    assert not protocol.awaits_closing(episode)
+    with pytest.raises(ValueError, match='awaits no closing reply'):
+      protocol.close(episode, HELLO)
+
+
+def test_no_round_follows_the_last_one_and_a_failed_closing_is_a_failure():
+  waiting = held('charm', 2)
+  with pytest.raises(ValueError, match='has had its 2 rounds; only a closing reply'):
+    protocol.advance(waiting, HELLO, make_answer())
+  failed = protocol.fail(waiting, 'model_failed', 'HTTP 500')
+  assert protocol.is_failed(failed) and failed.state == waiting.state

@@ -22,7 +22,7 @@ from talks import make_answer, make_episode, make_scenario
 
 ROW_KEYS = [
     'id', 'scene_tag', 'score', 'anger_score', 'trust_score', 'final_anger', 'final_trust', 'num_rounds',
-    'ended_by', 'stop_reason', 'turns', 'error',
+    'ended_by', 'stop_reason', 'truncated_turns', 'turns', 'error',
 ]
 
 
@@ -36,7 +36,7 @@ def test_row_of_a_finished_talk():
   assert row['error'] is None and row['stop_reason'] == ''
   assert row['turns'][0] == {
       'defender': 'Hi.', 'thought': 'hm', 'simulator': 'Go on.', 'anger': 66, 'trust': 34,
-      'anger_delta': -4, 'trust_delta': 4,
+      'anger_delta': -4, 'trust_delta': 4, 'reflection': '', 'flags': [],
   }
   json.dumps(row, allow_nan=False)
 
@@ -57,7 +57,9 @@ def test_summary_has_the_published_form():
       make_row('d', 'defense', None),
   ]
   summary = summarise(rows, 'm', 's')
-  assert list(summary) == ['model', 'simulator', 'n', 'failed', 'overall', 'scenes']
+  assert list(summary) == [
+      'model', 'simulator', 'n', 'failed', 'overall', 'scenes', 'ended_by', 'truncated_turns', 'flagged_turns',
+  ]
   assert (summary['model'], summary['simulator'], summary['n'], summary['failed']) == ('m', 's', 4, 1)
   assert summary['overall']['score'] == pytest.approx(10.0) and summary['overall']['n'] == 3
   assert list(summary['scenes']) == ['support', 'defense', 'repair', 'charm']

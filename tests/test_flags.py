@@ -9,11 +9,12 @@ import jax
 import pytest
 
 from eijax import flags as flags_lib, presets
-from eijax.config import RunConfig, differences, to_plain
+from eijax.config import RunConfig
 from eijax.errors import UsageError
 from eijax.learning import step
 from eijax.learning.advantages import ALGORITHMS
 from eijax.policy.decoder import Decoder
+from eijax.settings import differences, to_plain
 
 # Values of a config that no flag sets by itself, and why.
 WITHOUT_FLAG = {
@@ -32,6 +33,7 @@ OTHER_VALUES = {
     'simulator_url': 'http://127.0.0.1:8000/v1, http://127.0.0.1:8001/v1', 'simulator_model': 'another',
     'spans': '256,640', 'chunks': '32,128', 'row_lengths': '896,1024', 'warmup_row_lengths': '1000',
     'param_dtype': 'bfloat16', 'compute_dtype': 'bfloat16', 'remat': 'full',
+    'simulator_thinking': 'off', 'simulator_extra_body': '{"top_p": 0.9}',
 }
 
 

@@ -12,7 +12,7 @@ from eijax.chat.client import ChatClient
 from eijax.errors import SimulatorError
 from eijax.rollouts.endpoint_policy import EndpointPolicy
 from eijax.rollouts.ports import EpisodeJob, PolicyReply
-from eijax.rollouts.runner import run_rollouts
+from eijax.rollouts.runner import TalkRules, hold_talks, run_rollouts
 from eijax.simulator.client import SimulatorClient
 from fake_endpoint import FakeEndpoint, chat_body
 from talks import make_answer, make_scenario
@@ -151,6 +151,78 @@ def test_no_jobs_and_doubled_keys():
     assert run_rollouts([], ScriptedPolicy(), ScriptedSimulator(), max_rounds=1, thinking=False, lockstep=lockstep) == []
   with pytest.raises(ValueError, match="key='k0' stands twice"):
     run_rollouts(make_jobs(1) * 2, ScriptedPolicy(), ScriptedSimulator(), max_rounds=1, thinking=False)
+
+
+RULES = TalkRules(max_rounds=3, thinking=False)
+
+
+@pytest.mark.parametrize('lockstep', [True, False])
+@pytest.mark.parametrize('max_open', [1, 3, 20])
+def test_a_bound_on_open_talks_changes_none_of_them(lockstep, max_open):
+  expected = {r.job.key: r for r in run_rollouts(make_jobs(8), ScriptedPolicy(), ScriptedSimulator(), max_rounds=3, thinking=False)}
+  state = {'opened': 0, 'ended': 0, 'most': 0}
+  finished = {}
+
+  def jobs():
+    for job in make_jobs(8):
+      state['opened'] += 1
+      state['most'] = max(state['most'], state['opened'] - state['ended'])
+      yield job
+
+  def on_finish(rollout):
+    state['ended'] += 1
+    finished[rollout.job.key] = rollout
+
+  hold_talks(jobs(), ScriptedPolicy(), ScriptedSimulator(stops={('s1', 2)}), RULES, on_finish=on_finish, max_open=max_open, lockstep=lockstep)
+  assert state['most'] == min(max_open, 8) and len(finished) == 8
+  assert {key: r for key, r in finished.items() if key != 'k1'} == {key: r for key, r in expected.items() if key != 'k1'}
+  assert len(finished['k1'].episode.turns) == 2
+
+
+def test_a_freed_place_is_taken_at_once():
+  # Two places, the first talk is slow: all others go through the second one meanwhile.
+  gate = threading.Event()
+
+  class Gated(ScriptedSimulator):
+    def submit(self, episode, reply):
+      if episode.scenario.id == 's0' and not episode.turns:
+        return pool.submit(lambda: (gate.wait(10), make_answer())[1])
+      return super().submit(episode, reply)
+
+  ended = []
+
+  def on_finish(rollout):
+    ended.append(rollout.job.key)
+    if len(ended) == 5:
+      gate.set()
+
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    hold_talks(make_jobs(6), ScriptedPolicy(), Gated(), RULES, on_finish=on_finish, max_open=2, lockstep=False)
+  assert ended == ['k1', 'k2', 'k3', 'k4', 'k5', 'k0']
+
+
+@pytest.mark.parametrize('lockstep', [True, False])
+def test_a_fatal_error_ends_everything(lockstep):
+  finished = []
+  policy = ScriptedPolicy(failures={('k1', 2): KeyError('spent')})
+  with pytest.raises(KeyError, match='spent'):
+    hold_talks(make_jobs(3), policy, ScriptedSimulator(), RULES, on_finish=finished.append, lockstep=lockstep,
+               is_fatal=lambda error: isinstance(error, KeyError))
+  assert not finished
+
+
+@pytest.mark.parametrize('lockstep', [True, False])
+def test_closing_replies_are_asked_for_and_not_passed_on(lockstep):
+  policy, simulator, finished = ScriptedPolicy(), ScriptedSimulator(stops={('s1', 2)}), {}
+  rules = TalkRules(max_rounds=2, thinking=True, closing_reply=True)
+  jobs = make_jobs(2, 'charm') + [EpisodeJob(scenario=make_scenario('support', id='s9'), seed=1, key='k9')]
+  hold_talks(jobs, policy, simulator, rules, on_finish=lambda r: finished.update({r.job.key: r}), lockstep=lockstep)
+  asked = sorted((request.episode_key, request.round) for batch in policy.batches for request in batch)
+  assert asked == [('k0', 1), ('k0', 2), ('k0', 3), ('k1', 1), ('k1', 2), ('k9', 1), ('k9', 2)]
+  closed = finished['k0']
+  assert closed.episode.closing.visible.startswith('k0 ') and closed.episode.closing.thought == 't3'
+  assert len(closed.episode.turns) == 2 == len(closed.samples)
+  assert finished['k1'].episode.closing is None and finished['k9'].episode.closing is None
 
 
 def test_charm_over_http_with_an_endpoint_as_policy():

@@ -8,6 +8,7 @@ import pytest
 
 from eijax.chat import client as chat_lib
 from eijax.chat.client import ChatClient
+from eijax.chat.wire import Exchange, Wire
 from eijax.errors import SimulatorError
 from eijax.episodes.strip_think import strip_think
 from eijax.simulator.client import SimulatorClient, SimulatorFailure
@@ -119,10 +120,10 @@ def test_client_costs_little(monkeypatch):
     client = make_client(endpoint, concurrency=64)
     body = json.dumps({'choices': [{'message': {'content': ANSWER}}]}).encode()
 
-    class Response:
-      status_code, content = 200, body
+    def send(self, route, method, path, sent):
+      return Exchange(url=route.url, keyed=False, sent=sent, status=200, body=body, latency_secs=0.1)
 
-    monkeypatch.setattr(ChatClient, '_send', lambda *args: (Response, 0.1))
+    monkeypatch.setattr(Wire, 'send', send)
     start = time.process_time()
     for future in [client.submit(episode, reply) for _ in range(200)]:
       future.result()

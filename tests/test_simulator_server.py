@@ -14,13 +14,16 @@ import pytest
 import requests
 import simulator_cards as cards
 
+from eijax.chat import client as client_lib
+from eijax.chat.client import ChatClient
 from eijax.episodes import protocol
-from eijax.simulator import prompts
+from eijax.simulator import faults, prompts
+from eijax.simulator.client import SimulatorClient
 from eijax.simulator.embedded import EmbeddedSimulator
+from eijax.simulator.faults import Faults
 from eijax.simulator.server import (
   MAX_BODY_BYTES,
   MODEL,
-  Faults,
   SimulatorServer,
   running_server,
   start_in_subprocess,
@@ -42,6 +45,7 @@ def serve():
     servers.append(server)
     return server.url
 
+  start.servers = servers
   yield start
   for server in servers:
     server.shutdown()
@@ -152,40 +156,68 @@ def _outcome(url, index):
   body = json.dumps({'messages': _messages(f'line {index} of the talk'), 'seed': index})
   try:
     response = requests.post(f'{url}/chat/completions', data=body, timeout=5)
-  except requests.exceptions.ConnectionError:
+  except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError):
     return 'reset'
   if response.status_code != 200:
     return response.status_code
   try:
     json.loads(response.json()['choices'][0]['message']['content'])
-  except ValueError:
+  except (ValueError, TypeError, LookupError):
     return 'broken'
   return 'ok'
 
 
-def test_faults_are_mixed_repeatable_and_pass_on_retry(serve):
+def test_faults_are_mixed_repeatable_and_pass_on_retry(serve, monkeypatch):
+  monkeypatch.setattr(faults, 'SILENCE_SECS', 0.02)
   first, second = serve(fault_rate=0.5, seed=1), serve(fault_rate=0.5, seed=1)
-  outcomes = [_outcome(first, index) for index in range(60)]
-  assert [_outcome(second, index) for index in reversed(range(60))][::-1] == outcomes
-  assert {'ok', 'reset', 'broken', 429, 500} <= set(outcomes)
+  # Enough of them for every kind of fault to come up.
+  outcomes = [_outcome(first, index) for index in range(160)]
+  assert [_outcome(second, index) for index in reversed(range(160))][::-1] == outcomes
+  assert {'ok', 'reset', 'broken', 429, 500, 503} <= set(outcomes)
   # A request that failed comes through within a few more attempts.
   failed = outcomes.index(500)
   assert 'ok' in [_outcome(first, failed) for _ in range(12)]
-  response = None
-  for index in range(60):
-    if outcomes[index] == 429:
-      response = requests.post(
-        f'{serve(fault_rate=0.5, seed=1)}/chat/completions',
-        data=json.dumps({'messages': _messages(f'line {index} of the talk'), 'seed': index}),
-        timeout=5,
-      )
-      break
-  assert response is not None and 'Retry-After' in response.headers
+  again = serve(fault_rate=0.5, seed=1)
+  limited = [
+    requests.post(
+      f'{again}/chat/completions',
+      data=json.dumps({'messages': _messages(f'line {index} of the talk'), 'seed': index}),
+      timeout=5,
+    )
+    for index, outcome in enumerate(outcomes)
+    if outcome == 429
+  ]
+  assert {'Retry-After' in response.headers for response in limited} == {True, False}
+
+
+@pytest.mark.parametrize('name', faults.ALL)
+def test_every_fault_can_be_drawn_and_the_client_gets_through(serve, name, monkeypatch):
+  monkeypatch.setattr(client_lib, '_BASE_DELAY_SECS', 0.01)
+  plain, faulty = serve(seed=2), serve(seed=2, fault_rate=0.6)
+  # This fault alone, for most requests.
+  faulty_server = serve.servers[-1]
+  faulty_server.faults = Faults(seed=2, latency_secs=0.0, fault_rate=0.6, names=[name])
+  answers, stats = [], []
+  for url in (plain, faulty):
+    with ChatClient([url], MODEL, max_retries=20, timeout_secs=0.25, concurrency=8) as chat:
+      client = SimulatorClient(chat, max_attempts=6)
+      futures = [
+        client.submit(
+          protocol.start(cards.SUPPORT, max_rounds=8, seed=index), cards.reply(f'line {index} and the glass')
+        )
+        for index in range(8)
+      ]
+      answers.append([future.result(timeout=30) for future in futures])
+      stats.append(client.stats())
+  assert answers[0] == answers[1]
+  assert stats[1]['failures'] == 0
+  if name not in faults.ODD_SHAPES:
+    assert stats[1]['retries'] + stats[1]['parse_retries'] + stats[1]['requests'] > 8
 
 
 def test_latency_has_the_mean_that_was_asked_for():
   delays = [
-    Faults(seed=0, latency_secs=0.2, fault_rate=0.0).draw(str(index).encode())[0]
+    Faults(seed=0, latency_secs=0.2, fault_rate=0.0).draw(str(index).encode()).delay_secs
     for index in range(4000)
   ]
   assert sum(delays) / len(delays) == pytest.approx(0.2, rel=0.05)  # Standard error about 1 %.

@@ -3,6 +3,7 @@
 import concurrent.futures
 import itertools
 import sys
+import time
 
 import snowballstemmer
 
@@ -23,3 +24,18 @@ def test_stems_of_many_threads_equal_those_of_one():
   finally:
     sys.setswitchinterval(interval)
   assert found == [single.stemWord(word) for word in fresh]
+
+
+def test_many_first_requests_load_the_word_list_once(monkeypatch):
+  load, loads = words.spellchecker.SpellChecker, []
+
+  def counted(**settings):
+    loads.append(settings)
+    time.sleep(0.05)  # Time enough for the others to come.
+    return load(**settings)
+
+  monkeypatch.setattr(words.spellchecker, 'SpellChecker', counted)
+  words._loaded_word_list.cache_clear()
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    assert all(pool.map(words.is_english, ['glass'] * 8))
+  assert len(loads) == 1

@@ -119,3 +119,27 @@ def test_a_phase_forgets_its_talks(chat):
   policy.start_phase()
   reply, = policy.submit([request('a', HELLO)])
   assert reply.result().text == 'Yes.'
+
+
+def test_own_thoughts_stay_in_view_as_they_were_written(chat, tokenizer):
+  thought = [tokenizer.control_id('<think>'), *tokenizer.encode('a plan'), tokenizer.control_id('</think>')]
+  ids = [*thought, *chat.response('Yes.')]
+  prompts = {}
+  for keep in (False, True):
+    sampler = FakeSampler({'a': [(ids, False), (chat.response('No.'), False)]})
+    policy = TokenPolicy(chat, sampler, keep_thoughts=keep)
+    policy.submit([request('a', HELLO)])
+    said = '<think>\na plan\n</think>\n\nYes.' if keep else 'Yes.'
+    policy.submit([request('a', HELLO, *answered(said, 'Go on.'), number=2)])
+    prompts[keep] = sampler.calls[1][0][0]
+  after = [*chat.response('Yes.'), *chat.message('user', 'Go on.'), *chat.generation_prompt]
+  before = [*chat.message('system', SYSTEM['content']), *chat.message('user', 'Hello?'), *chat.generation_prompt]
+  assert prompts == {False: before + after, True: before + thought + after}
+
+
+def test_an_ended_talk_is_forgotten(chat):
+  policy = TokenPolicy(chat, FakeSampler({'a': [(chat.response('Yes.'), False)] * 2}))
+  policy.submit([request('a', HELLO)])
+  policy.end_talk('a')
+  assert not policy._talks  # pylint: disable=protected-access
+  policy.end_talk('unknown')

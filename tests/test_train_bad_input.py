@@ -13,8 +13,10 @@ import pytest
 
 from eijax import flags as flags_lib, jsonl, train
 from eijax.checkpoints import layout
-from eijax.config import SimulatorConfig, to_plain
+from eijax.config import SimulatorConfig
 from eijax.errors import CheckpointError, DataError, EijaxError, SimulatorError, UsageError
+from eijax.settings import to_plain
+from eijax.simulator import opening
 from eijax.training import policy_source
 from eijax.training.run_folder import RunFolder
 from fake_endpoint import FakeEndpoint
@@ -36,7 +38,7 @@ def no_work(monkeypatch):
     raise AssertionError('work was begun before the refusal')
 
   use_one_device(monkeypatch.setattr)
-  monkeypatch.setattr(train, 'running_server', never)
+  monkeypatch.setattr(opening, 'running_server', never)
   monkeypatch.setattr(policy_source, 'from_warm_up', never)
 
 

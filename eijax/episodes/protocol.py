@@ -19,14 +19,21 @@ def is_failed(episode: Episode) -> bool:
   return episode.ended_by in FAILED
 
 
-def start(scenario: Scenario, *, max_rounds: int, seed: int) -> Episode:
-  """Open a talk at the scenario's initial anger and trust."""
+def start(scenario: Scenario, *, max_rounds: int, seed: int, closing_reply: bool = False) -> Episode:
+  """Open a talk at the scenario's initial anger and trust.
+
+  Args:
+    closing_reply: see Episode; it changes nothing in a scene that the user opens.
+  """
   if max_rounds < 1:
     raise ValueError(f'max_rounds={max_rounds} must be >= 1; the paper uses 8')
   state = EmotionState(
       anger=scenario.anchors.initial_anger, trust=scenario.anchors.initial_trust
   )
-  return Episode(scenario=scenario, max_rounds=max_rounds, seed=seed, state=state)
+  return Episode(
+      scenario=scenario, max_rounds=max_rounds, seed=seed, state=state,
+      closing_reply=closing_reply and scenario.opening_line is None,
+  )
 
 
 def next_state(state: EmotionState, answer: SimulatorAnswer) -> EmotionState:
@@ -49,11 +56,17 @@ def next_state(state: EmotionState, answer: SimulatorAnswer) -> EmotionState:
 def advance(episode: Episode, reply: Reply, answer: SimulatorAnswer) -> Episode:
   """Append one round; ends the talk when the user stops or after max_rounds.
 
+  A talk with a closing reply stays open for it after max_rounds, see `awaits_closing`.
+
   Raises:
-    ValueError: if the talk has ended already, or the answer changes nothing and gives
-      no level.
+    ValueError: if the talk has ended already or awaits its closing reply, or the answer
+      changes nothing and gives no level.
   """
   _check_open(episode)
+  if awaits_closing(episode):
+    raise ValueError(
+        f'episode of scenario {episode.scenario.id!r} has had its {episode.max_rounds} rounds; only a closing reply can follow'
+    )
   state = next_state(episode.state, answer)
   turn = Turn(
       reply=reply,
@@ -68,7 +81,7 @@ def advance(episode: Episode, reply: Reply, answer: SimulatorAnswer) -> Episode:
   ended_by = None
   if answer.stop:
     ended_by = 'simulator_stop'
-  elif len(turns) >= episode.max_rounds:
+  elif len(turns) >= episode.max_rounds and not episode.closing_reply:
     ended_by = 'max_rounds'
   return dataclasses.replace(
       episode,
@@ -77,6 +90,25 @@ def advance(episode: Episode, reply: Reply, answer: SimulatorAnswer) -> Episode:
       ended_by=ended_by,
       stop_reason=answer.stop_reason if answer.stop else '',
   )
+
+
+def awaits_closing(episode: Episode) -> bool:
+  """Whether all that is missing is the policy's closing reply, which no answer follows."""
+  return episode.ended_by is None and len(episode.turns) >= episode.max_rounds
+
+
+def close(episode: Episode, reply: Reply) -> Episode:
+  """End a talk with its closing reply; the state stays as the last round left it.
+
+  Raises:
+    ValueError: if the talk does not await one.
+  """
+  if not awaits_closing(episode):
+    raise ValueError(
+        f'episode of scenario {episode.scenario.id!r} awaits no closing reply '
+        f'({len(episode.turns)} of {episode.max_rounds} rounds, ended_by={episode.ended_by!r})'
+    )
+  return dataclasses.replace(episode, closing=reply, ended_by='max_rounds')
 
 
 def fail(episode: Episode, ended_by: str, error: str) -> Episode:

@@ -69,7 +69,12 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Episode:
-  """A talk. ended_by is None while it is open; error says why it failed, if it did."""
+  """A talk. ended_by is None while it is open; error says why it failed, if it did.
+
+  closing_reply: whether a Charm talk that reaches max_rounds ends with one more reply of the
+    policy, as in the authors' evaluation. The user never answers it, so it is never scored.
+  closing: that reply, once it has been said.
+  """
 
   scenario: Scenario
   max_rounds: int
@@ -79,3 +84,5 @@ class Episode:
   ended_by: str | None = None
   stop_reason: str = ''
   error: str | None = None
+  closing_reply: bool = False
+  closing: Reply | None = None

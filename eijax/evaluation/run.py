@@ -1,15 +1,14 @@
 """Run a model over scenarios into a folder of results; a killed run goes on where it was."""
 
-import collections
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eijax.errors import DataError
 from eijax.evaluation.results import result_row, summarise
-from eijax.evaluation.store import ResultStore
+from eijax.evaluation.store import Place, ResultStore, place_of
 from eijax.rollouts.ports import EpisodeJob, Policy, Rollout, Simulator
-from eijax.rollouts.runner import run_rollouts
+from eijax.rollouts.runner import TalkRules, hold_talks
 from eijax.scenarios.record import Scenario
 from eijax.seeds import derive_seed
 
@@ -27,15 +26,27 @@ def evaluate(
     seed: int,
     num_samples: int = 1,
     keep_thoughts: bool = False,
+    closing_reply: bool = False,
     lockstep: bool = True,
+    max_open: int | None = None,
+    is_fatal: Callable[[Exception], bool] = lambda error: False,
+    on_start: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     on_finish: Callable[[Rollout], None] | None = None,
+    notes: Callable[[], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
   """Hold num_samples talks per scenario, write results.jsonl and summary.json.
 
   Talks that the folder holds already are not held again; the seed of a talk depends on
   seed, scenario and sample alone, so that a resumed run holds the very talks that an
-  uninterrupted one would. With several samples a row also has `sample` (from 0).
+  uninterrupted one would. With several samples a row also has `sample` (from 0). Rows are
+  appended as talks end, and put in the order of the scenarios at the end.
 
+  Args:
+    max_rounds, thinking, keep_thoughts, closing_reply: see TalkRules.
+    lockstep, max_open, is_fatal: see hold_talks.
+    on_start: called with the rows (without talks) that the folder holds already.
+    on_finish: called as each talk ends, once its row is on disk.
+    notes: called at the end: further fields of the summary.
   Returns:
     the summary, as written.
   Raises:
@@ -44,38 +55,56 @@ def evaluate(
   """
   if num_samples < 1:
     raise ValueError(f'num_samples={num_samples} must be >= 1')
+  wanted = ((scenario.id, sample) for scenario in scenarios for sample in range(num_samples))
+  order: dict[Place, int] = {place: number for number, place in enumerate(wanted)}
   with ResultStore(folder) as store:
-    held = collections.Counter((row['id'], row.get('sample', 0)) for row in store.rows)
-    wanted = {(scenario.id, sample) for scenario in scenarios for sample in range(num_samples)}
-    strange = next((place for place in held if place not in wanted), None)
-    if strange is not None:
-      raise DataError(
-          f'{store.folder}: holds a result for scenario {strange[0]!r} (sample {strange[1]}), which this '
-          'evaluation does not; use another folder, or the scenarios and samples of the first run'
-      )
-    samples: dict[str, int] = {}
-    jobs = []
-    for scenario in scenarios:
-      for sample in range(num_samples):
-        if (scenario.id, sample) not in held:
-          key = f'{scenario.id}#{sample}'
-          samples[key] = sample
-          jobs.append(EpisodeJob(
-              scenario=scenario, seed=derive_seed('evaluation', seed, scenario.id, sample), key=key
-          ))
+    held = _held(store, order)
+    if on_start is not None:
+      on_start(store.rows)
 
     def keep(rollout: Rollout) -> None:
       row = result_row(rollout.episode)
       if num_samples > 1:
-        row['sample'] = samples[rollout.job.key]
+        row['sample'] = int(rollout.job.key.rpartition('#')[2])
       store.add(row)
       if on_finish is not None:
         on_finish(rollout)
 
-    run_rollouts(
-        jobs, policy, simulator, max_rounds=max_rounds, thinking=thinking, keep_thoughts=keep_thoughts,
-        on_finish=keep, lockstep=lockstep,
+    rules = TalkRules(
+        max_rounds=max_rounds, thinking=thinking, keep_thoughts=keep_thoughts, closing_reply=closing_reply
     )
-    summary = summarise(store.rows, model_name, simulator_name)
-    store.write_summary(summary)
+    hold_talks(
+        _jobs(scenarios, num_samples, held, seed), policy, simulator, rules, on_finish=keep, lockstep=lockstep,
+        max_open=max_open, is_fatal=is_fatal,
+    )
+    summary = summarise(store.rows, model_name, simulator_name) | dict(notes() if notes is not None else {})
+    store.finish(order, summary)
   return summary
+
+
+def _held(store: ResultStore, order: Mapping[Place, int]) -> set[Place]:
+  """Places that have a row already; refuses rows of another evaluation, and two rows for one place."""
+  held: set[Place] = set()
+  for row in store.rows:
+    place = place_of(row)
+    if place not in order:
+      raise DataError(
+          f'{store.folder}: holds a result for scenario {place[0]!r} (sample {place[1]}), which this '
+          'evaluation does not; use another folder, or the scenarios and samples of the first run'
+      )
+    if place in held:
+      raise DataError(
+          f'{store.folder}: holds two results for scenario {place[0]!r} (sample {place[1]}), but a talk counts once; '
+          'was it written by two evaluations at once? Remove one of the two rows, or use another folder'
+      )
+    held.add(place)
+  return held
+
+
+def _jobs(scenarios: Sequence[Scenario], num_samples: int, held: set[Place], seed: int) -> Iterator[EpisodeJob]:
+  for scenario in scenarios:
+    for sample in range(num_samples):
+      if (scenario.id, sample) not in held:
+        yield EpisodeJob(
+            scenario=scenario, seed=derive_seed('evaluation', seed, scenario.id, sample), key=f'{scenario.id}#{sample}'
+        )

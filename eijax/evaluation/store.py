@@ -10,6 +10,26 @@ from eijax.errors import DataError
 
 RESULTS = 'results.jsonl'
 SUMMARY = 'summary.json'
+SET_ASIDE = 'failed.jsonl'
+# By far the largest part of a row, and no statistic of a summary needs it.
+_LEFT_ON_DISK = frozenset({'turns', 'closing'})
+
+Place = tuple[str, int]
+
+
+def place_of(row: Mapping[str, Any]) -> Place:
+  """What a row is the result of: scenario id and sample."""
+  return row['id'], row.get('sample', 0)
+
+
+def _brief(row: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
+  """A row without its talk. A summary is made of these, so that memory does not grow with the talks."""
+  missing = [name for name in ('id', 'scene_tag', 'score') if not isinstance(row, Mapping) or name not in row]
+  if missing:
+    raise DataError(f'{path}: holds a row without `{missing[0]}`; restore the file from a copy, or remove that row')
+  brief = {name: value for name, value in row.items() if name not in _LEFT_ON_DISK}
+  brief['flagged_turns'] = sum(bool(turn.get('flags')) for turn in row.get('turns', ()))
+  return brief
 
 
 class ResultStore:
@@ -17,18 +37,29 @@ class ResultStore:
 
   A row that `add` returned from is kept whatever happens; opening cuts a last row that a
   kill left incomplete. Safe to share between threads.
+
+  Attributes:
+    rows: all rows without their talks, in the order of their ends.
   """
 
   def __init__(self, folder: str | os.PathLike):
     self.folder = pathlib.Path(folder)
-    self._appender = jsonl.Appender(self.folder / RESULTS)
-    self.rows: list[dict[str, Any]] = read_rows(self.folder)
+    self._path = self.folder / RESULTS
+    self._appender = jsonl.Appender(self._path)
+    self.rows: list[dict[str, Any]] = [_brief(row, self._path) for _, row in jsonl.read(self._path)]
 
   def add(self, row: dict[str, Any]) -> None:
     self._appender.append(row)
-    self.rows.append(row)
+    self.rows.append(_brief(row, self._path))
 
-  def write_summary(self, summary: Mapping[str, Any]) -> None:
+  def finish(self, order: Mapping[Place, int], summary: Mapping[str, Any]) -> None:
+    """Put the rows in an order of their own, whatever order they ended in, and write the summary.
+
+    Args:
+      order: of every place that has a row.
+    """
+    self._appender.close()
+    jsonl.rewrite_lines(self._path, lambda row: order[place_of(row)])
     jsonl.write_json(self.folder / SUMMARY, dict(summary))
 
   def close(self) -> None:
@@ -39,6 +70,25 @@ class ResultStore:
 
   def __exit__(self, *exc_info) -> None:
     self.close()
+
+
+def set_failed_aside(folder: str | os.PathLike) -> int:
+  """Move the rows of failed talks to failed.jsonl, so that they are held again; returns how many."""
+  path = pathlib.Path(folder) / RESULTS
+  if not path.exists():
+    return 0
+  jsonl.Appender(path).close()  # Cuts a last row that a kill left incomplete.
+  num_failed = 0
+  with jsonl.Appender(pathlib.Path(folder) / SET_ASIDE) as aside:
+    for _, row in jsonl.read(path):
+      if row['score'] is None:
+        num_failed += 1
+        aside.append(row)
+  if num_failed:  # The summary counts them.
+    (pathlib.Path(folder) / SUMMARY).unlink(missing_ok=True)
+  numbers = iter(range(1 << 62))
+  jsonl.rewrite_lines(path, lambda row: None if row['score'] is None else next(numbers))
+  return num_failed
 
 
 def read_rows(folder: str | os.PathLike) -> list[dict[str, Any]]:

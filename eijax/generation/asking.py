@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eijax.chat.client import ChatClient, ChatResult
-from eijax.chat.errors import BadRequest, ContextTooLong
+from eijax.chat.errors import BadRequest, ContextTooLong, Refused
 from eijax.chat.tolerant_json import find_objects, normalise_keys
+from eijax.chat.usage import messages_bound, token_bound
 from eijax.errors import EijaxError
 from eijax.generation.journal import Journal
 from eijax.seeds import derive_seed
@@ -41,16 +42,6 @@ class AskingConfig:
   max_tokens: int = 8192
   max_attempts: int = 4
   max_cost_tokens: int | None = None
-
-
-def token_bound(text: str) -> int:
-  """At most this many tokens for common tokenizers: ASCII characters / 3, the others x 1.5."""
-  num_ascii = sum(char < '\x80' for char in text)
-  return num_ascii // 3 + (3 * (len(text) - num_ascii) + 1) // 2 + 1
-
-
-def messages_bound(messages: Sequence[Mapping[str, str]]) -> int:
-  return sum(token_bound(message['content']) + 8 for message in messages)
 
 
 class Asker:
@@ -108,7 +99,7 @@ class Asker:
   def _complete(self, messages: Messages, temperature: float, seed: int) -> ChatResult:
     try:
       result = self._chat.complete(messages, temperature=temperature, max_tokens=self._config.max_tokens, seed=seed)
-    except (BadRequest, ContextTooLong) as error:
+    except (BadRequest, ContextTooLong, Refused) as error:
       # Content filters refuse a text and not the run; a wrong model name was found by the check before.
       raise Rejected(f'the endpoint refused the request: {error}') from None
     with self._changed:

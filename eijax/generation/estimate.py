@@ -5,8 +5,9 @@ import itertools
 from collections.abc import Mapping
 
 from eijax import seeds
+from eijax.chat.usage import messages_bound
 from eijax.generation import prompts, sheets
-from eijax.generation.asking import AskingConfig, messages_bound
+from eijax.generation.asking import AskingConfig
 from eijax.generation.pools import Combination, combinations
 from eijax.scenarios.cards import SINGLES
 

@@ -23,23 +23,31 @@ class TokenPolicy:
 
   Each reply's `sample` is the sampler's own record of the turn, passed through
   untouched: the trainer learns from the very ids that were sampled.
+
+  Args:
+    keep_thoughts: whether the policy sees its own earlier thoughts, as it wrote them.
   """
 
-  def __init__(self, chat_format: ChatFormat, sampler: Sampler):
+  def __init__(self, chat_format: ChatFormat, sampler: Sampler, *, keep_thoughts: bool = False):
     self._format = chat_format
     self._sampler = sampler
+    self._keep_thoughts = keep_thoughts
     self._talks: dict[str, TalkContext] = {}
 
   def start_phase(self) -> None:
     """Forget all talks; the next ones may use any key."""
     self._talks.clear()
 
+  def end_talk(self, key: str) -> None:
+    """Forget one talk, which has ended."""
+    self._talks.pop(key, None)
+
   def submit(self, requests: Sequence[ReplyRequest]) -> list[Future]:
     """Ask for one reply in each talk; a talk that fails gets a future that raises."""
     replies = [Future() for _ in requests]
     prompts, asked = [], []
     for request, reply in zip(requests, replies):
-      talk = self._talks.setdefault(request.episode_key, TalkContext(self._format))
+      talk = self._talks.setdefault(request.episode_key, TalkContext(self._format, keep_thoughts=self._keep_thoughts))
       try:
         prompt = talk.prompt(request.messages, self._sampler.max_prompt_tokens)
       except ContextTooLongError as error:

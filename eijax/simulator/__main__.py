@@ -4,6 +4,7 @@ from absl import flags
 
 from eijax import command
 from eijax.errors import SimulatorError, UsageError
+from eijax.simulator import faults
 from eijax.simulator import server as server_lib
 
 _PORT = flags.DEFINE_integer(
@@ -16,7 +17,8 @@ _LATENCY_SECS = flags.DEFINE_float(
 _FAULT_RATE = flags.DEFINE_float(
   'fault_rate',
   0.0,
-  'Share of requests (0..1) that fail: 429, 500, connection reset, broken body, broken answer.',
+  'Share of requests (0..1) that meet a fault, seeded by their content and how often they came, so that a retry comes '
+  'through and the talk is the same as without: ' + '; '.join(f'{name} ({text})' for name, text in faults.ALL.items()) + '.',
 )
 _FOLLOW_PARENT = flags.DEFINE_bool(
   'follow_parent', False, 'Exit when stdin closes or the parent process ends.'

@@ -3,6 +3,7 @@
 Source: arXiv 2606.15532, section 2. Clipping is left to `eijax.episodes.protocol`.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ _STOP_WORDS = frozenset(('no', 'n', 'false', 'stop', 'end', '否', '不', '停�
 _SIGNS = str.maketrans({'−': '-', '–': '-', '＋': '+', '－': '-'})
 # Beyond every clip, and far from what a JSON reader elsewhere could not hold.
 _LIMIT = 1000
+# Far more than anybody says in one breath: it would fill the prompts of all later rounds.
+_MAX_REPLY_CHARS = 4000
+_MAX_REFLECTION_CHARS = 8000
 _CONTROL = re.compile(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]')
 
 
@@ -89,6 +93,8 @@ def _integer(value: Mapping[str, Any], name: str) -> int | None:
     return None
   if isinstance(item, str):
     try:
+      if '_' in item:  # float() would read "1_0" as 10.
+        raise ValueError
       item = float(item.translate(_SIGNS).replace(' ', '').strip('"\'`'))
     except ValueError:
       raise AnswerError(f'{name} must be an integer, not {item[:40]!r}') from None
@@ -115,6 +121,8 @@ def _reply(item: Any) -> str:
   reply = _text(item)
   if not reply:
     raise AnswerError('reply must be a non-empty text: the words that are spoken')
+  if len(reply) > _MAX_REPLY_CHARS:
+    raise AnswerError(f'reply has {len(reply)} characters and must have at most {_MAX_REPLY_CHARS}: a few sentences')
   return reply
 
 
@@ -125,7 +133,13 @@ def _is_stop(item: Any) -> bool:
 
 
 def _reflection(item: Any) -> object:
-  """Text or JSON as given; '' where there is none."""
+  """Text or JSON as given, '' where there is none; what is endless or too deep to write is cut to text."""
   if isinstance(item, str):
-    return _clean(item)
-  return item if isinstance(item, Mapping | list) else ''
+    return _clean(item)[:_MAX_REFLECTION_CHARS]
+  if not isinstance(item, Mapping | list):
+    return ''
+  try:
+    text = json.dumps(item, ensure_ascii=False)
+  except RecursionError:
+    return ''
+  return item if len(text) <= _MAX_REFLECTION_CHARS and text.count('[') + text.count('{') <= 200 else text[:_MAX_REFLECTION_CHARS]

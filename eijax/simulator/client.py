@@ -1,6 +1,7 @@
 """Ask a chat model to play the user: episode and reply in, a parsed answer out."""
 
 import concurrent.futures
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from eijax.chat.client import ChatClient
-from eijax.chat.errors import ChatError
+from eijax.chat.errors import ChatError, Refused
 from eijax.episodes.state import Episode, Reply, SimulatorAnswer
 from eijax.errors import SimulatorError
 from eijax.seeds import derive_seed
-from eijax.simulator import prompts
+from eijax.simulator import answer_format, prompts
 from eijax.simulator.answers import AnswerError, parse_answer
 
 Messages = list[dict[str, str]]
@@ -29,7 +30,14 @@ _MAX_QUOTED_CHARS = 2000
 
 
 class SimulatorFailure(SimulatorError):
-  """No usable answer for one turn: it ends that talk, and no other."""
+  """No usable answer for one turn: it ends that talk, and no other.
+
+  kind: type of the endpoint's error, or 'Unreadable'; for counting.
+  """
+
+  def __init__(self, message: str, kind: str = 'Unreadable'):
+    super().__init__(message)
+    self.kind = kind
 
 
 class SimulatorClient:
@@ -43,6 +51,7 @@ class SimulatorClient:
       training); network failures are retried by `chat` besides.
     render: messages for a talk and the policy's new line; by default this project's own.
     extra_body: further fields of every request.
+    response_format: JSON schema of the answer, used as far as the endpoint takes it; None for none.
   """
 
   def __init__(
@@ -54,6 +63,7 @@ class SimulatorClient:
       max_attempts: int = 3,
       render: Callable[[Episode, Reply], Messages] = prompts.render,
       extra_body: Mapping[str, Any] | None = None,
+      response_format: Mapping[str, Any] | None = answer_format.RESPONSE_FORMAT,
   ):
     if max_attempts < 1:
       raise ValueError(f'max_attempts={max_attempts} must be >= 1; the paper uses 3')
@@ -63,6 +73,7 @@ class SimulatorClient:
     self._max_attempts = max_attempts
     self._render = render
     self._extra_body = extra_body
+    self._response_format = response_format
     self._lock = threading.Lock()
     self._reset()
 
@@ -89,12 +100,12 @@ class SimulatorClient:
       latency_secs_p95 of the requests that succeeded (0 where there are none).
     """
     with self._lock:
-      counts, latencies = self._counts, self._latencies
-      result = dict(counts)
-      latencies = np.array(latencies) if latencies else np.zeros(1)
+      result = dict(self._counts)
+      latencies = self._latencies or [0.0]
       if reset:
         self._reset()
-    result['latency_secs_mean'] = float(latencies.mean())
+    # Neither depends on the order, so that a replay gives the same.
+    result['latency_secs_mean'] = math.fsum(latencies) / len(latencies)
     result['latency_secs_p95'] = float(np.percentile(latencies, 95))
     return result
 
@@ -115,21 +126,31 @@ class SimulatorClient:
     round_number = len(episode.turns) + 1
     reason = ''
     for attempt in range(self._max_attempts):
+      is_last = attempt + 1 == self._max_attempts
       # Another seed for another attempt: the same one would give the same bad answer.
       seed = derive_seed('simulator', episode.seed, round_number, attempt)
       try:
         result = self._chat.complete(
             messages, temperature=self._temperature, max_tokens=self._max_tokens, seed=seed,
+            # Some endpoints write worse when held to a schema than left alone.
+            response_format=None if is_last and attempt else self._response_format,
             extra_body=self._extra_body,
         )
       except ChatError as error:
-        self._count(requests=1, retries=error.num_retries, failures=1)
-        raise SimulatorFailure(f'the simulator did not answer in round {round_number}: {error}') from None
+        can_pass = isinstance(error, Refused) and not is_last
+        self._count(requests=1, retries=error.num_retries, failures=0 if can_pass else 1)
+        if can_pass:
+          continue
+        raise SimulatorFailure(
+            f'the simulator did not answer in round {round_number}: {error}', error.kind
+        ) from None
       self._count(result.latency_secs, requests=1, retries=result.retries, parse_retries=min(attempt, 1))
       try:
         return parse_answer(result.text)
       except AnswerError as error:
         reason = str(error)
+        if result.finish_reason == 'length':
+          reason += '; it met the token limit, so keep the reflection shorter'
         # Always after the first request: the mistakes of earlier attempts do not pile up.
         messages = first + self._correction(result.text, reason, episode.scenario.language)
     self._count(failures=1)

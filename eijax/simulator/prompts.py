@@ -8,7 +8,9 @@ inverse of `render_request`.
 
 Whatever comes from outside the template is escaped so that it cannot open or
 close a tag: `<` becomes `&lt;`, and an `&` that would read as an escape becomes
-`&amp;`. Control tokens such as `<|im_start|>` are broken by the same rule.
+`&amp;`. Control tokens such as `<|im_start|>` are broken by the same rule. What a
+language model might take for `<`, and what a person would not see at all, becomes
+a visible `&#NUMBER;`.
 
 Protocol: arXiv 2606.15532, section 2. The wording is ours.
 """
@@ -184,13 +186,29 @@ def _template(name: str) -> jinja2.Template:
   return environment.get_template(name)
 
 
+# Look-alikes of `<`, zero-width and bidirectional marks, and the letters of the tag block, in
+# which whole orders can be hidden. The joiner of composed emoji is left alone between them.
+_HIDDEN = re.compile(
+  '[\uff1c\ufe64\u2039\u276e\u27e8\u1438\u00ad\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]'
+  '|(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d'
+)
+_ESCAPED = re.compile(r'&(?:(amp|lt)|#([0-9]{2,6}));')
+
+
 @functools.lru_cache(maxsize=4096)
 def _escape(text: str) -> str:
-  return re.sub(r'&(?=(?:amp|lt);)', '&amp;', text).replace('<', '&lt;')
+  text = re.sub(r'&(?=(?:amp|lt|#[0-9]{2,6});)', '&amp;', text).replace('<', '&lt;')
+  return _HIDDEN.sub(lambda match: f'&#{ord(match.group())};', text)
 
 
 def _unescape(text: str) -> str:
-  return re.sub(r'&(amp|lt);', lambda match: '&' if match.group(1) == 'amp' else '<', text)
+  return _ESCAPED.sub(_unescaped, text)
+
+
+def _unescaped(match: re.Match) -> str:
+  if match.group(1):
+    return '&' if match.group(1) == 'amp' else '<'
+  return chr(int(match.group(2)))
 
 
 _ITEM_ESCAPES = {'\\': '\\\\', '/': '\\/', '\n': '\\n'}

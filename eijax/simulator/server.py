@@ -8,54 +8,31 @@ faults is repeatable.
 import contextlib
 import hashlib
 import json
-import math
 import os
-import random
 import select
-import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from eijax import http_server
 from eijax.errors import SimulatorError
+from eijax.simulator import faults as faults_lib
 from eijax.simulator.embedded import EmbeddedSimulator
 from eijax.simulator.prompts import PromptError
 
 MODEL = 'eijax-embedded'
 MAX_BODY_BYTES = http_server.JsonHandler.max_body_bytes
-LATENCY_SIGMA = 0.5  # Of the log of the added delay.
-FAULTS = ('rate_limited', 'server_error', 'reset', 'broken_body', 'broken_answer')
 _START_TIMEOUT_SECS = 60.0
-_MAX_COUNTED = 100_000
 
 
-class Faults:
-  """Draws a fault or a delay for a request: by its content and how often it came."""
+class Responder(Protocol):
+  """What stands behind the endpoint."""
 
-  def __init__(self, *, seed: int, latency_secs: float, fault_rate: float):
-    self._seed, self._latency_secs, self._fault_rate = seed, latency_secs, fault_rate
-    self._lock = threading.Lock()
-    self._attempts: dict[bytes, int] = {}
-
-  def draw(self, body: bytes) -> tuple[float, str | None]:
-    """Return (seconds to wait, fault name or None) for this arrival of a request."""
-    if not self._latency_secs and not self._fault_rate:
-      return 0.0, None
-    digest = hashlib.blake2b(body, digest_size=16).digest()
-    with self._lock:
-      if len(self._attempts) >= _MAX_COUNTED:
-        self._attempts.clear()
-      attempt = self._attempts[digest] = self._attempts.get(digest, 0) + 1
-    rng = random.Random(f'{self._seed}|{digest.hex()}|{attempt}')
-    fault = rng.choice(FAULTS) if rng.random() < self._fault_rate else None
-    if not self._latency_secs:
-      return 0.0, fault
-    mean_log = math.log(self._latency_secs) - LATENCY_SIGMA**2 / 2
-    return rng.lognormvariate(mean_log, LATENCY_SIGMA), fault
+  def answer(self, messages: list[dict], seed: int | None) -> str:
+    """Text of the answer; a ValueError says what is wrong with the request."""
 
 
 class _Handler(http_server.JsonHandler):
@@ -65,12 +42,12 @@ class _Handler(http_server.JsonHandler):
 
   def do_GET(self) -> None:
     if self.path.rstrip('/') in ('/healthz', '/v1/healthz'):
-      self.send_json(200, {'status': 'ok'})
+      self.send(200, {'status': 'ok'})
     elif not self.is_authorised():
       self.send_problem(401, 'wrong or missing API key')
     elif self.path.rstrip('/') == '/v1/models':
-      self.send_json(
-        200, {'object': 'list', 'data': [{'id': MODEL, 'object': 'model', 'owned_by': 'eijax'}]}
+      self.send(
+        200, {'object': 'list', 'data': [{'id': self.server.model, 'object': 'model', 'owned_by': 'eijax'}]}
       )
     else:
       self.send_problem(
@@ -88,14 +65,16 @@ class _Handler(http_server.JsonHandler):
     if not self.is_authorised():
       self.send_problem(401, 'wrong or missing API key')
       return
-    delay, fault = self.server.faults.draw(body)
-    if delay:
-      time.sleep(delay)
-    if fault and self._fail(fault):
-      return
-    self._complete(body, broken=fault == 'broken_answer')
+    drawn = self.server.faults.draw(body)
+    if drawn.delay_secs:
+      time.sleep(drawn.delay_secs)
+    if drawn.fault in faults_lib.FAULTS:
+      faults_lib.act_out(self, drawn.fault)
+    else:
+      self._complete(body, drawn)
 
-  def _complete(self, body: bytes, broken: bool) -> None:
+  def _complete(self, body: bytes, drawn: faults_lib.Drawn) -> None:
+    faults = self.server.faults
     try:
       request = json.loads(body)
       messages = request['messages']
@@ -108,7 +87,8 @@ class _Handler(http_server.JsonHandler):
       seed = request.get('seed')
       if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise TypeError(f'seed={seed!r} must be a whole number')
-      text = self.server.simulator.answer(messages, seed)
+      is_again, first_seed = faults.first_seed(messages, seed)
+      text = self.server.simulator.answer(messages, first_seed)
     except PromptError as error:
       self.send_problem(400, str(error))
       return
@@ -116,47 +96,36 @@ class _Handler(http_server.JsonHandler):
       reason = f'missing field {error}' if isinstance(error, KeyError) else str(error)
       self.send_problem(400, f'not a chat completion request: {reason}')
       return
-    if broken:
-      text = text[: len(text) * 2 // 5]
+    fault = drawn.fault
+    if fault in faults_lib.ANSWER_FAULTS:
+      if is_again:
+        fault = None  # Clients ask again a few times only; one spoilt answer a line is enough to try them.
+      else:
+        text = faults.spoil(drawn, text, messages, seed)
     size = sum(len(str(message.get('content', ''))) for message in messages) // 4
-    self.send_json(
-      200,
-      {
-        'id': f'chatcmpl-{hashlib.blake2b(body, digest_size=8).hexdigest()}',
-        'object': 'chat.completion',
-        'created': int(time.time()),
-        'model': request.get('model', MODEL),
-        'choices': [
-          {'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop'}
-        ],
-        'usage': {
-          'prompt_tokens': size,
-          'completion_tokens': len(text) // 4,
-          'total_tokens': size + len(text) // 4,
-        },
+    completion = {
+      'id': f'chatcmpl-{hashlib.blake2b(body, digest_size=8).hexdigest()}',
+      'object': 'chat.completion',
+      'created': int(time.time()),
+      'model': request.get('model', self.server.model),
+      'choices': [
+        {'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop'}
+      ],
+      'usage': {
+        'prompt_tokens': size,
+        'completion_tokens': len(text) // 4,
+        'total_tokens': size + len(text) // 4,
       },
-    )
-
-  def _fail(self, fault: str) -> bool:
-    """Act out a fault; True if the request is finished with it."""
-    if fault == 'rate_limited':
-      self.send_problem(429, 'slow down (injected fault)', {'Retry-After': '0'})
-    elif fault == 'server_error':
-      self.send_problem(500, 'injected fault')
-    elif fault == 'reset':
-      # Linger 0 makes close() send RST, as a crashed peer would.
-      self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-      self.close_connection = True
-      self.connection.close()
-    elif fault == 'broken_body':
-      self.send_bytes(200, b'{"choices": [{"message": {"con')
-    else:
-      return False
-    return True
+    }
+    self.send_bytes(200, faults_lib.dress(fault, completion), {})
 
 
 class SimulatorServer(http_server.JsonServer):
-  """One thread a connection. `url` is the base URL for clients."""
+  """One thread a connection. `url` is the base URL for clients.
+
+  responder: by default the embedded simulator; anything else with a face like its own.
+  fault_names: faults that are drawn from.
+  """
 
   def __init__(
     self,
@@ -167,9 +136,15 @@ class SimulatorServer(http_server.JsonServer):
     latency_secs: float = 0.0,
     fault_rate: float = 0.0,
     api_key: str | None = None,
+    model: str = MODEL,
+    responder: Responder | None = None,
+    fault_names: Sequence[str] = tuple(faults_lib.ALL),
   ):
-    self.simulator = EmbeddedSimulator(seed)
-    self.faults = Faults(seed=seed, latency_secs=latency_secs, fault_rate=fault_rate)
+    self.model = model
+    self.simulator = EmbeddedSimulator(seed) if responder is None else responder
+    self.faults = faults_lib.Faults(
+      seed=seed, latency_secs=latency_secs, fault_rate=fault_rate, names=fault_names
+    )
     super().__init__(host, port, _Handler, api_key=api_key)
 
 
@@ -211,13 +186,25 @@ class SimulatorProcess:
   """The server in a child process; `url` is its address, `stop` ends it.
 
   The child watches its stdin and its parent, and so dies with us even on SIGKILL.
+
+  Args:
+    module, arguments: another command that serves with the flags of eijax.simulator, and its own.
   """
 
-  def __init__(self, *, seed: int = 0, latency_secs: float = 0.0, fault_rate: float = 0.0):
+  def __init__(
+    self,
+    *,
+    seed: int = 0,
+    latency_secs: float = 0.0,
+    fault_rate: float = 0.0,
+    module: str = 'eijax.simulator',
+    arguments: Sequence[str] = (),
+  ):
     command = [
       sys.executable,
       '-m',
-      'eijax.simulator',
+      module,
+      *arguments,
       '--port=0',
       f'--seed={seed}',
       '--follow_parent',

@@ -51,6 +51,10 @@ class ChatFormat:
       return [self._roles['assistant'], *ids, self._end]
     return self.message('assistant', visible)
 
+  def whole(self, sampled: Sequence[int]) -> list[int]:
+    """Ids of an own earlier message as sampled, thoughts included."""
+    return [self._roles['assistant'], *(int(i) for i in sampled if int(i) != self._end), self._end]
+
   def decode(self, sampled: Sequence[int]) -> str:
     """Text of a response."""
     return self._tokenizer.decode(sampled)

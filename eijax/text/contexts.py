@@ -16,10 +16,14 @@ class TalkContext:
   A prompt is built from chat messages; for the policy's own earlier messages the
   recorded ids are used. A talk that outgrows the limit loses its oldest rounds,
   the system message stays.
+
+  Args:
+    keep_thoughts: whether own earlier messages keep their thoughts.
   """
 
-  def __init__(self, chat_format: ChatFormat):
+  def __init__(self, chat_format: ChatFormat, *, keep_thoughts: bool = False):
     self._format = chat_format
+    self._keep_thoughts = keep_thoughts
     self._own: list[list[int]] = []
 
   def record(self, sampled: Sequence[int]) -> None:
@@ -40,7 +44,7 @@ class TalkContext:
         sampled = next(own, None)
         if sampled is None:
           raise ValueError(f'{len(self._own)} responses were recorded, but the talk has more')
-        pieces.append(self._format.spoken(sampled, message['content']))
+        pieces.append(self._format.whole(sampled) if self._keep_thoughts else self._format.spoken(sampled, message['content']))
       else:
         pieces.append(self._format.message(message['role'], message['content']))
     if next(own, None) is not None:

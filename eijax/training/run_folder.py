@@ -5,45 +5,16 @@
 """
 
 from collections.abc import Mapping, Sequence
-import importlib.metadata
 import os
 import pathlib
-import platform
-import subprocess
 from typing import Any
 
-from eijax import __version__, jsonl
-from eijax.config import differences
+from eijax import jsonl, settings
 from eijax.errors import CheckpointError, DataError, EijaxError, UsageError
-
-# Said beside the settings, but not part of them.
-_DESCRIPTION = ('versions', 'git_revision')
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sentencepiece', 'requests')
 
 
 def step_name(step: int) -> str:
   return f'step_{step:06d}'
-
-
-def versions() -> dict[str, str]:
-  """Versions of this project, Python and the packages that shape a result."""
-  return {'eijax': __version__, 'python': platform.python_version(),
-          **{name: importlib.metadata.version(name) for name in _PACKAGES}}
-
-
-def git_revision() -> str | None:
-  """Revision of the checkout that the code runs from, '+changes' if it is modified; None outside one."""
-  folder = os.path.dirname(os.path.abspath(__file__))
-
-  def git(*words: str) -> str:
-    return subprocess.run(('git', '-C', folder, *words), capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-  try:
-    # An installed copy may lie inside some other project's checkout.
-    git('ls-files', '--error-unmatch', os.path.basename(__file__))
-    return git('rev-parse', 'HEAD') + ('+changes' if git('status', '--porcelain', '--untracked-files=no') else '')
-  except (OSError, subprocess.SubprocessError):
-    return None
 
 
 class RunFolder:
@@ -51,7 +22,7 @@ class RunFolder:
 
   Args:
     path: created if need be.
-    config: plain settings of this run (config.to_plain).
+    config: plain settings of this run (settings.to_plain).
     resume: go on with a run that the folder holds; it must have the same settings.
   Raises:
     UsageError: the folder holds another run, or a run and resume is false.
@@ -72,7 +43,7 @@ class RunFolder:
     elif not resume:
       raise UsageError(f'workdir {self.path} holds a run already; drop --noresume to go on with it, or choose another --workdir')
     else:
-      self._compare(jsonl.read_json(config_path), config)
+      settings.check_same(config_path, config, f'workdir {self.path} holds a run', '--workdir')
 
   def claim(self) -> None:
     """Write config.json for a new run.
@@ -81,22 +52,11 @@ class RunFolder:
     folder holds a run with other settings.
     """
     if not self.resumed:
-      jsonl.write_json(self.path / 'config.json', {**self._config, 'versions': versions(), 'git_revision': git_revision()})
+      settings.write(self.path / 'config.json', self._config)
 
   def _refuse_strangers(self) -> None:
     if (self.path / 'checkpoints').exists() or (self.path / 'metrics.jsonl').exists():
       raise CheckpointError(f'workdir {self.path} holds parts of a run but no config.json; restore that file, or choose another --workdir')
-
-  def _compare(self, old: Any, config: Mapping[str, Any]) -> None:
-    if not isinstance(old, Mapping):
-      raise DataError(f'{self.path / "config.json"}: must hold the settings of the run as a JSON object; restore it from a copy')
-    old = {key: value for key, value in old.items() if key not in _DESCRIPTION}
-    changed = differences(old, config)
-    if changed:
-      shown = '; '.join(f'{name} was {before!r}, now {now!r}' for name, before, now in changed[:6])
-      more = f' and {len(changed) - 6} more' if len(changed) > 6 else ''
-      raise UsageError(f'workdir {self.path} holds a run with other settings ({shown}{more}); '
-                       'use those settings to go on with it, or choose another --workdir')
 
   def rewind(self, step: int) -> None:
     """Forget what was written for steps that the checkpoint does not hold: those from `step` on.

@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from eijax import jsonl
-from eijax.datasets.shipped import shipped_folder
 from eijax.errors import DataError
 from eijax.scenarios.load import load_split
 from eijax.scenarios.record import SCENES, SPLITS, Anchors, Scenario
+from eijax.scenarios.shipped import shipped_folder
 
 _DESCRIPTION = """\
 Situations for measuring and training how language models act in emotional talks: a simulated user with a persona

@@ -275,21 +275,6 @@ PADDING = _any(
   r'\bthe (?:silence|night|universe|soul|heart) (?:between|itself|whispers|knows|holds)\b',
   r'如同|仿佛.*一般|岁月|灵魂深处|温柔以待',
 )
-FORGED = _any(
-  r'anger_delta|trust_delta|"?(?:continue|stop_reason|reflection|reply)"?\s*:\s*["{]',
-  r'</?(?:they|they_now|you|private|persona|state|talk|facts|needs|soothes|think|system|s|inst)\b[^>]*>',
-  r'<\|[^|>]{1,40}\|>',
-  r'\[/?(?:INST|SYSTEM|SYS)\]',
-  r'<<SYS>>',
-  r'^\s*(?:system|assistant|user|developer)\s*:',
-  r'\bignore (?:all |the |your |any )*(?:previous|prior|above|earlier) (?:instructions|rules|text)',
-  r'\bset (?:your )?(?:anger|trust) to\b',
-  r'\b(?:anger|trust)\s*[:=]\s*[+-]?\d',
-  r'\byou are (?:now )?(?:a|an) (?:simulator|ai|language model|assistant)\b',
-  r'```',
-  r'#{2,}\s*\w',
-  r'忽略(?:以上|之前|所有)的?(?:指令|规则)',
-)
 NEGATION = re.compile(
   r"\b(?:not|no|never|nobody|nothing|neither|nor|without|cannot|refuse|instead of|rather than|won't|can't|don't|doesn't|didn't|isn't|aren't|wasn't|weren't|wouldn't|couldn't|shouldn't|haven't|hasn't|hadn't)\b|n't\b|不|没|别|拒绝"
 )

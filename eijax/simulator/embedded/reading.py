@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import re
 
+from eijax.episodes.imitation import imitations
 from eijax.simulator.embedded import lexicon, words
 from eijax.simulator.embedded.sheet import Item, Sheet, trigrams
 
@@ -104,7 +105,7 @@ def read(sheet: Sheet, text: str, before: str) -> Reading:
     num_words=len(words.words(plain)) + words.chinese_chars(plain) // 2,
     num_sentences=len(parts),
     num_facts=len(facts),
-    flags=_flags(plain, parts, sheet, before, stem_list, content, tied, len(facts)),
+    flags=_flags(text, plain, parts, sheet, before, stem_list, content, tied, len(facts)),
     garble=_garble(parts, sheet.language) + _gibberish(text, parts, known, sheet.language),
     stems=frozenset(stem_list),
     skeleton=tuple(stem for stem in stem_list if stem in words.FUNCTION_STEMS),
@@ -322,13 +323,13 @@ _GENERIC = frozenset(
 )
 
 
-def _flags(plain, parts, sheet, before, stem_list, content, tied, num_facts) -> frozenset[str]:
+def _flags(text, plain, parts, sheet, before, stem_list, content, tied, num_facts) -> frozenset[str]:
   if not parts or not re.search(r'[^\W_]', plain):
     return frozenset({'empty'})
   # The list pattern needs the line breaks; the others read the reply as one line.
   line = re.sub(r'\s+', ' ', plain)
   flags = {name for name, pattern in _PATTERNS if pattern.search(plain if name == 'list' else line)}
-  if lexicon.FORGED.search(plain):
+  if imitations(text):
     flags.add('forged')
     flags.discard('list')
   run = tuple(zip(stem_list, stem_list[1:], stem_list[2:]))

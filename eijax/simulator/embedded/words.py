@@ -13,6 +13,7 @@ import spellchecker
 
 _STEMMER = snowballstemmer.stemmer('english')
 _STEMMER_LOCK = threading.Lock()
+_WORD_LIST_LOCK = threading.Lock()
 _WORD = re.compile(r"[a-z0-9à-öø-ÿ]+(?:'[a-z]+)*")
 _CJK = re.compile(r'[\u4e00-\u9fff]+')
 # A full stop between digits ("15.30") and a dotted "a.m." do not end a sentence.
@@ -100,8 +101,14 @@ def is_english(word: str) -> bool:
   )
 
 
-@functools.cache
 def _word_list() -> frozenset[str]:
+  # A server's first requests come together: a cache alone would have each of them load the list.
+  with _WORD_LIST_LOCK:
+    return _loaded_word_list()
+
+
+@functools.cache
+def _loaded_word_list() -> frozenset[str]:
   # The list of a spelling checker; nothing is corrected here.
   return frozenset(spellchecker.SpellChecker(language='en').word_frequency.dictionary)
 

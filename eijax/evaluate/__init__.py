@@ -1,0 +1,1 @@
+"""The command `python -m eijax.evaluate`: a model, hosted or local, over scenarios, scored."""

@@ -1,0 +1,182 @@
+"""How close an evaluation comes to the time that its endpoints alone would take.
+
+  python experiments/evaluate_throughput.py --concurrency=64 --simulator_latency_secs=0.2
+
+Serves the embedded simulator and a scripted model over HTTP, each in a process of its own,
+runs the command's own code over the test scenarios, and prints:
+
+- the ideal: no schedule of independent talks, `concurrency` at a time, ends before the longest
+  talk does, nor before the sum of all talks / concurrency. Once from the delays that the servers
+  add (what a real model's thinking would be), once from the response times that the client saw.
+- the greedy schedule of the same talks, next one as soon as one ends, with the delays alone: what
+  a client that costs nothing would reach.
+- CPU seconds of each process, and the resident memory of the evaluating one over time.
+
+Expected on two idle cores: less than 1.3 x the ideal of the delays, and memory that stays flat.
+"""
+
+import contextlib
+import heapq
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import threading
+import time
+
+from absl import app, flags
+import numpy as np
+
+from eijax.chat.wire import Wire
+from eijax.errors import EijaxError
+from eijax.evaluate.config import EvaluateConfig, ModelConfig
+from eijax.evaluate.run import Options, run
+from eijax.scenarios.load import load_split
+from eijax.scenarios.record import SPLITS
+from eijax.scenarios.selection import select
+from eijax.scenarios.shipped import shipped_folder
+from eijax.simulator.config import SimulatorConfig
+from eijax.simulator.faults import Faults
+from eijax.simulator.server import SimulatorProcess
+
+_CONCURRENCY = flags.DEFINE_integer('concurrency', 64, 'Talks at a time.', lower_bound=1)
+_SIMULATOR_LATENCY = flags.DEFINE_float('simulator_latency_secs', 0.2, 'Mean delay of a simulator answer, log-normal.')
+_MODEL_LATENCY = flags.DEFINE_float('model_latency_secs', 0.0, 'Mean delay of a model reply, log-normal.')
+_SIMULATORS = flags.DEFINE_integer('simulators', 1, 'Processes that serve the simulator.', lower_bound=1)
+_LIMIT = flags.DEFINE_integer('limit', 0, 'Scenarios; 0 for all.')
+_SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Scenarios to play; train has ten times as many.')
+_DEFENDER = flags.DEFINE_string('defender', 'decent', 'Scripted model.')
+_OUT = flags.DEFINE_string('out', None, 'JSON file for the figures.')
+_TICKS = os.sysconf('SC_CLK_TCK')
+
+
+class Exchanges:
+  """Every request of both sides, with the response time that the client saw.
+
+  Bodies wait on disk: in memory they would hide whether that of the evaluation is flat.
+  """
+
+  def __init__(self):
+    self.seen: list[tuple[int, int, float, float]] = []  # Offset and length of the body, start, response time.
+    self._bodies, self._lock = tempfile.TemporaryFile(), threading.Lock()  # pylint: disable=consider-using-with
+    send = Wire.send
+
+    def recorded(wire, route, method, path, body=b''):
+      start = time.monotonic()
+      exchange = send(wire, route, method, path, body)
+      if body:
+        with self._lock:
+          self.seen.append((self._bodies.tell(), len(body), start, exchange.latency_secs))
+          self._bodies.write(body)
+      return exchange
+
+    Wire.send = recorded
+
+  def talks(self, scenarios, faults: dict[str, Faults]) -> dict[str, np.ndarray]:
+    """Scenario id -> [delay, response time] in seconds, summed over the talk."""
+    marks = {(scenario.defender_prompt[:120], scenario.opening_line): scenario.id for scenario in scenarios}
+    personas = {scenario.aggressor_prompt[:120].replace('&', '&amp;').replace('<', '&lt;'): scenario.id for scenario in scenarios}
+    talks: dict[str, np.ndarray] = {}
+    for offset, size, _, response_secs in self.seen:
+      self._bodies.seek(offset)
+      body = self._bodies.read(size)
+      request = json.loads(body)
+      system = request['messages'][0]['content']
+      side = 'simulator' if request['model'] == 'eijax-embedded' else 'model'
+      if side == 'simulator':
+        found = next(name for text, name in personas.items() if text in system)
+      else:
+        found = next(name for (text, _), name in marks.items() if system.startswith(text))
+      drawn = faults[side].draw(body)
+      talks[found] = talks.get(found, 0) + np.array([drawn.delay_secs, response_secs])
+    return talks
+
+
+def greedy(talks, concurrency: int) -> float:
+  """Seconds of list scheduling: talks in their order, each on the first free place."""
+  free = [0.0] * concurrency
+  for secs in talks:
+    heapq.heappush(free, heapq.heappop(free) + secs)
+  return max(free)
+
+
+def cpu_secs(pid: int) -> float:
+  """User and system time of a process so far."""
+  fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+  return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+class Memory:
+  """Samples this process's resident memory until closed."""
+
+  def __init__(self, every_secs: float = 0.25):
+    self.mib: list[float] = []
+    self._stop = threading.Event()
+    self._every = every_secs
+    threading.Thread(target=self._watch, daemon=True).start()
+
+  def _watch(self) -> None:
+    page = os.sysconf('SC_PAGE_SIZE')
+    while not self._stop.wait(self._every):
+      self.mib.append(int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * page / 2**20)
+
+  def close(self) -> None:
+    self._stop.set()
+
+
+def measure(out: str) -> dict:
+  """Run once and return the figures."""
+  with contextlib.ExitStack() as stack:
+    simulators = [SimulatorProcess(latency_secs=_SIMULATOR_LATENCY.value) for _ in range(_SIMULATORS.value)]
+    model = SimulatorProcess(
+        latency_secs=_MODEL_LATENCY.value, module='eijax.scripted', arguments=(f'--defender={_DEFENDER.value}',))
+    for process in (*simulators, model):
+      stack.callback(process.stop)
+    config = EvaluateConfig(
+        model=ModelConfig(name=f'scripted-{_DEFENDER.value}', urls=(model.url,)),
+        simulator=SimulatorConfig(urls=tuple(process.url for process in simulators), max_attempts=3),
+        scenarios=str(shipped_folder()), limit=_LIMIT.value, split=_SPLIT.value, concurrency=_CONCURRENCY.value)
+    exchanges, memory = Exchanges(), Memory()
+    stack.callback(memory.close)
+    before = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
+    summary = run(config, Options(out=out))
+    after = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
+  scenarios = select(load_split(config.scenarios, config.split), limit=config.limit)
+  talks = exchanges.talks(scenarios, {
+      'simulator': Faults(seed=0, latency_secs=_SIMULATOR_LATENCY.value, fault_rate=0.0),
+      'model': Faults(seed=0, latency_secs=_MODEL_LATENCY.value, fault_rate=0.0)})
+  # From the first request to the last answer: loading and starting are no part of a schedule.
+  elapsed = max(start + secs for *_, start, secs in exchanges.seen) - min(start for *_, start, _ in exchanges.seen)
+  secs = np.array([talks[scenario.id] for scenario in scenarios])  # [talks, (delay, response)]
+  ideal = np.maximum(secs.max(axis=0), secs.sum(axis=0) / _CONCURRENCY.value)
+  third = max(1, len(memory.mib) // 3)
+  return {
+      'talks': summary['n'], 'failed': summary['failed'], 'requests': len(exchanges.seen),
+      'concurrency': _CONCURRENCY.value, 'elapsed_secs': elapsed,
+      'ideal_of_delays_secs': ideal[0], 'greedy_of_delays_secs': greedy(secs[:, 0], _CONCURRENCY.value),
+      'ideal_of_responses_secs': ideal[1],
+      'elapsed_over_ideal_of_delays': elapsed / ideal[0], 'elapsed_over_ideal_of_responses': elapsed / ideal[1],
+      'longest_talk_secs': secs[:, 0].max(), 'requests_per_sec': len(exchanges.seen) / elapsed,
+      'cpu_secs': dict(zip(('evaluate', 'simulator', 'model'), np.subtract(after, before).tolist())),
+      'memory_mib': {'first third': float(np.median(memory.mib[:third])), 'last third': float(np.median(memory.mib[-third:])),
+                     'largest': max(memory.mib)},
+  }
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  try:
+    with tempfile.TemporaryDirectory() as folder:
+      figures = measure(folder)
+  except EijaxError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(error.exit_code)
+  text = json.dumps(figures, indent=2)
+  print(text)
+  if _OUT.value:
+    pathlib.Path(_OUT.value).write_text(text + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+  app.run(main)
