@@ -70,14 +70,15 @@ class JsonHandler(http.server.BaseHTTPRequestHandler):
     return key is None or hmac.compare_digest(given.encode('utf-8', 'replace'), f'Bearer {key}'.encode())
 
   def send_problem(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-    self.send_json(status, self.error_body(status, message), headers)
+    self.send(status, self.error_body(status, message), headers)
 
   def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
     """What the standard library refuses by itself (bad syntax, unknown method) is refused in JSON as well."""
     self.close_connection = True
     self.send_problem(code, message or http.HTTPStatus(code).phrase)
 
-  def send_json(self, status: int, payload: object, headers: Mapping[str, str] | None = None) -> None:
+  def send(self, status: int, payload: object, headers: Mapping[str, str] | None = None) -> None:
+    """Send an answer in JSON."""
     self.send_bytes(status, json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace'), headers)
 
   def send_bytes(

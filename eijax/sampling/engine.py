@@ -5,9 +5,10 @@ all open slots decode together, several tokens a call. What a slot holds stays t
 a prompt that begins like it, in this slot or another, pays for its new tokens only.
 
 A response depends on its prompt, seed and settings, not on its neighbours: token i is
-drawn with a key of (seed, i), and no sum runs over rows. Chunks and spans may change
-the order of a sum, and so the last bits of a log-prob. The log-prob convention stands
-in samples.py.
+drawn with a key of (seed, i), and no sum runs over rows. What can differ is the order
+in which a sum is taken: with the prompt tokens that were in the cache already, and with
+the span of a decode call, which the longest row decides. That changes last bits. The
+log-prob convention stands in samples.py.
 """
 
 from collections import deque
@@ -281,32 +282,40 @@ class SamplingEngine:
     return first if isinstance(first, _Barrier) and not self._running else None
 
   def _prefill(self) -> None:
-    """Append one chunk to every row whose prompt is not all there, shortest remainder first."""
+    """Append one chunk to every row whose prompt is not all there.
+
+    Chunk and span are those that the row would get by itself, so that its sums do not
+    depend on its neighbours; rows that have them in common share calls.
+    """
     if self._running and self._programs.params is None:
       raise EijaxError('there are no params to sample from; call set_params first')
-    held, width = self._table.held, self._programs.prefill_rows
-    starts = {row: max(int(held[row]), job.seat.reused) for row, job in self._running.items()}
-    due = sorted((row for row, job in self._running.items() if starts[row] < len(job.prompt)),
-                 key=lambda row: len(self._running[row].prompt) - starts[row])
-    for first in range(0, len(due), width):
-      group = due[first:first + width]
-      jobs = [self._running[row] for row in group]
-      start = np.array([starts[row] for row in group], np.int32)
-      left = np.array([len(job.prompt) for job in jobs], np.int32) - start
-      chunk = self._shapes.chunk_for(int(left.max()))
-      take = np.minimum(left, chunk).astype(np.int32)
-      tokens = np.zeros((len(group), chunk), np.int32)
-      for place, job in enumerate(jobs):
-        tokens[place, :take[place]] = job.prompt[start[place]:start[place] + take[place]]
-      # After its first chunk a row goes on from itself.
-      source = np.array([row if held[row] else job.seat.source for row, job in zip(group, jobs)], np.int32)
-      fill = np.arange(width) % len(group)
-      self._programs.prefill(
-          np.array(group, np.int32)[fill], source[fill], tokens[fill], start[fill], take[fill],
-          self._shapes.span_for(int((start + take).max())))
-      held[group] = start + take
-      self.stats.prefill_calls += 1
+    groups: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for row, job in self._running.items():
+      start = max(int(self._table.held[row]), job.seat.reused)
+      left = len(job.prompt) - start
+      if left > 0:
+        chunk = self._shapes.chunk_for(left)
+        take = min(left, chunk)
+        groups.setdefault((chunk, self._shapes.span_for(start + take)), []).append((row, start, take))
+    width = self._programs.prefill_rows
+    for (chunk, span), parts in groups.items():
+      for first in range(0, len(parts), width):
+        self._prefill_call(parts[first:first + width], chunk, span)
     self._table.unpin()
+
+  def _prefill_call(self, parts: Sequence[tuple[int, int, int]], chunk: int, span: int) -> None:
+    """Append to the rows of some (row, start, take)."""
+    held = self._table.held
+    rows, start, take = np.array(parts, np.int32).T
+    tokens = np.zeros((len(parts), chunk), np.int32)
+    for place, (row, begin, size) in enumerate(parts):
+      tokens[place, :size] = self._running[row].prompt[begin:begin + size]
+    # After its first chunk a row goes on from itself.
+    source = np.array([row if held[row] else self._running[row].seat.source for row, _, _ in parts], np.int32)
+    fill = np.arange(self._programs.prefill_rows) % len(parts)
+    self._programs.prefill(rows[fill], source[fill], tokens[fill], start[fill], take[fill], span)
+    held[rows] = start + take
+    self.stats.prefill_calls += 1
 
   def _decode(self) -> None:
     """One decode call for the rows whose prompts are in the cache."""

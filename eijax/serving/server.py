@@ -33,13 +33,13 @@ class _Handler(http_server.JsonHandler):
     service, created = self.server.service, self.server.created
     if path in ('/healthz', '/v1/healthz'):
       status = 'shutting down' if service.draining else 'ok'
-      self.send_json(503 if service.draining else 200, {'status': status, 'open': service.num_open, 'max_open': service.max_open})
+      self.send(503 if service.draining else 200, {'status': status, 'open': service.num_open, 'max_open': service.max_open})
     elif not self.is_authorised():
       self._refuse(_wrong_key())
     elif path == '/v1/models':
-      self.send_json(200, answers.models(service.served.name, created))
+      self.send(200, answers.models(service.served.name, created))
     elif path == f'/v1/models/{service.served.name}' or urllib.parse.unquote(path) == f'/v1/models/{service.served.name}':
-      self.send_json(200, answers.model(service.served.name, created))
+      self.send(200, answers.model(service.served.name, created))
     elif path.startswith('/v1/models/'):
       self._refuse(ApiError(404, f'no such model; there is {service.served.name!r}', param='model', code='model_not_found'))
     else:
@@ -64,7 +64,7 @@ class _Handler(http_server.JsonHandler):
   def _refuse(self, error: ApiError) -> None:
     if error.status == 503:
       self.close_connection = True
-    self.send_json(error.status, error.body, error.headers)
+    self.send(error.status, error.body, error.headers)
 
   def _complete(self, body: bytes) -> None:
     service = self.server.service
@@ -76,7 +76,7 @@ class _Handler(http_server.JsonHandler):
         self._stream(common, request, answer)
         return
       choices = answers.choices(answer.deltas(self.peer_has_left), request.n, request.logprobs)
-      self.send_json(200, {**common, 'choices': choices, 'usage': answers.usage(answer.prompt_tokens, answer.completion_tokens)})
+      self.send(200, {**common, 'choices': choices, 'usage': answers.usage(answer.prompt_tokens, answer.completion_tokens)})
 
   def _stream(self, common: dict[str, Any], request: ChatRequest, answer: Answer) -> None:
     """Send an answer as events; a failure before the first token is still an ordinary error."""

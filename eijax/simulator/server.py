@@ -42,11 +42,11 @@ class _Handler(http_server.JsonHandler):
 
   def do_GET(self) -> None:
     if self.path.rstrip('/') in ('/healthz', '/v1/healthz'):
-      self.send_json(200, {'status': 'ok'})
+      self.send(200, {'status': 'ok'})
     elif not self.is_authorised():
       self.send_problem(401, 'wrong or missing API key')
     elif self.path.rstrip('/') == '/v1/models':
-      self.send_json(
+      self.send(
         200, {'object': 'list', 'data': [{'id': self.server.model, 'object': 'model', 'owned_by': 'eijax'}]}
       )
     else:
