@@ -33,7 +33,6 @@ from eijax.scenarios.order import step_scenarios
 from eijax.seeds import derive_seed
 from eijax.simulator.client import SimulatorClient
 from eijax.simulator.server import running_server
-from eijax.text.chat_format import ChatFormat
 from eijax.training import devices, experience as experience_lib, policy_source
 from eijax.training.run_folder import RunFolder
 
@@ -132,7 +131,7 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
       checkpoints.save(0, state, {'step': 0})
     print(f'policy: {config.policy.num_params:,} parameters', flush=True)
     run.rewind(start_step)
-    chat_format = ChatFormat(tokenizer)
+    chat_format = tokenizer.chat_format(thinking=config.episodes.thinking)
 
     # ---- Update ----------------------------------------------------------------------------------
     score_fn = scoring.make_score_fn(

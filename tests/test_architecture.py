@@ -19,8 +19,8 @@ NUMERIC_LIBRARIES = frozenset({'jax', 'jaxlib', 'flax', 'optax', 'orbax'})
 # A room imports rooms of its own level or below, never above.
 LEVELS = (
     ('errors', 'jsonl', 'seeds', 'command'),
-    ('scenarios', 'chat', 'text', 'policy'),
-    ('episodes', 'learning'),
+    ('scenarios', 'chat', 'policy'),
+    ('episodes', 'text', 'learning'),
     ('rewards', 'simulator', 'sampling', 'checkpoints'),
     ('scripted', 'rollouts', 'evaluation'),
     ('report', 'warmup'),

@@ -8,7 +8,8 @@ from eijax.episodes.strip_think import strip_think
 from eijax.errors import DataError
 from eijax.text.chat_format import ChatFormat
 from eijax.text.contexts import ContextTooLongError, TalkContext
-from eijax.text.tokenizer import CONTROL_PIECES, END, ROLE_TOKENS, THINK_CLOSE, THINK_OPEN, Tokenizer, train_tokenizer
+from eijax.text.pieces import CONTROL_PIECES, END, ROLE_TOKENS, THINK_CLOSE, THINK_OPEN
+from eijax.text.tokenizer import Tokenizer, train_tokenizer
 
 SENTENCES = ['I am so sorry about the dog.', 'You said that last week, and 23 times before.', 'What do you want from me?',
              'Go on, then; tell her the truth.', '你好，我很难过。', '别再说了，我不想听。', 'Señor Müller paid 40 euros.']

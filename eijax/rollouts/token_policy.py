@@ -5,8 +5,8 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from eijax.rollouts.ports import PolicyReply, ReplyRequest
-from eijax.text.chat_format import ChatFormat
 from eijax.text.contexts import ContextTooLongError, TalkContext
+from eijax.text.ports import ChatFormat
 
 
 class Sampler(Protocol):
@@ -58,4 +58,5 @@ class TokenPolicy:
     sample = sampled.result()
     talk.record(sample.response_ids)
     reply.set_result(PolicyReply(
-        text=self._format.decode(sample.response_ids), truncated=sample.truncated, sample=sample))
+        text=self._format.decode(sample.response_ids), truncated=sample.truncated, sample=sample,
+        thought_opened=self._format.thought_opened))

@@ -1,18 +1,33 @@
-"""Messages to token ids, one message at a time.
+"""Messages to token ids in our own format, one message at a time.
 
 A context is the concatenation of its messages, so that a talk grows by appending
 and what a policy sampled stays in the context as it was sampled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from eijax.text.tokenizer import END, ROLE_TOKENS, THINK_CLOSE, THINK_OPEN, Tokenizer
+from eijax.text.pieces import END, ROLE_TOKENS, THINK_CLOSE, THINK_OPEN
+
+
+class _ControlledTokenizer(Protocol):
+
+  def control_id(self, piece: str) -> int:
+    ...
+
+  def encode(self, text: str) -> list[int]:
+    ...
+
+  def decode(self, ids: Sequence[int]) -> str:
+    ...
 
 
 class ChatFormat:
   """`<|role|>` text `<|end|>` for each message."""
 
-  def __init__(self, tokenizer: Tokenizer):
+  thought_opened = False
+
+  def __init__(self, tokenizer: _ControlledTokenizer):
     self._tokenizer = tokenizer
     self._roles = {role: tokenizer.control_id(piece) for role, piece in ROLE_TOKENS.items()}
     self._end = tokenizer.control_id(END)
@@ -31,6 +46,20 @@ class ChatFormat:
   def message(self, role: str, text: str) -> list[int]:
     """Ids of a whole message; its text cannot become control tokens."""
     return [self._roles[role], *self._tokenizer.encode(text), self._end]
+
+  def prompt(
+      self, messages: Sequence[Mapping[str, str]], own: Sequence[Sequence[int] | None] | None = None
+  ) -> list[int]:
+    """Ids of the messages with the generation prompt; see `eijax.text.ports`."""
+    sampled_ids = iter(own if own is not None else [None] * len(messages))
+    result = []
+    for message in messages:
+      sampled = next(sampled_ids) if message['role'] == 'assistant' else None
+      if sampled is None:
+        result += self.message(message['role'], message['content'])
+      else:
+        result += self.spoken(sampled, message['content'])
+    return result + self.generation_prompt
 
   def response(self, text: str) -> list[int]:
     """Ids of a demonstrated response, stop token included."""

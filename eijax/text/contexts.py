@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from eijax.errors import EijaxError
-from eijax.text.chat_format import ChatFormat
+from eijax.text.ports import ChatFormat
 
 
 class ContextTooLongError(EijaxError):
@@ -33,24 +33,21 @@ class TalkContext:
       ContextTooLongError: nothing more can be dropped.
       ValueError: other own messages than were recorded.
     """
-    own = iter(self._own)
-    pieces = []
-    for message in messages:
-      if message['role'] == 'assistant':
-        sampled = next(own, None)
-        if sampled is None:
-          raise ValueError(f'{len(self._own)} responses were recorded, but the talk has more')
-        pieces.append(self._format.spoken(sampled, message['content']))
-      else:
-        pieces.append(self._format.message(message['role'], message['content']))
-    if next(own, None) is not None:
-      raise ValueError(f'{len(self._own)} responses were recorded, but the talk has fewer')
-    ending = self._format.generation_prompt
-    head, tail = pieces[:1], pieces[1:]
-    while sum(map(len, head + tail)) + len(ending) > max_tokens:
+    num_own = _num_own(messages)
+    if num_own != len(self._own):
+      relation = 'more' if num_own > len(self._own) else 'fewer'
+      raise ValueError(f'{len(self._own)} responses were recorded, but the talk has {relation}')
+    head, tail, own = list(messages[:1]), list(messages[1:]), self._own[num_own - _num_own(messages[1:]):]
+    while len(ids := self._format.prompt(head + tail, own)) > max_tokens:
       if len(tail) < 2:
         raise ContextTooLongError(
-            f'the system message and the last line take {sum(map(len, head + tail)) + len(ending)} tokens, but a prompt '
+            f'the system message and the last line take {len(ids)} tokens, but a prompt '
             f'has at most {max_tokens}; raise the context length (spans) or shorten the scenario')
-      tail = tail[2:] if len(tail) > 2 else tail[1:]  # A talk that the policy opened ends as a reply and its answer.
-    return [index for piece in head + tail for index in piece] + ending
+      # A talk that the policy opened ends as a reply and its answer.
+      dropped, tail = (tail[:2], tail[2:]) if len(tail) > 2 else (tail[:1], tail[1:])
+      own = own[_num_own(dropped):]
+    return ids
+
+
+def _num_own(messages: Sequence[Mapping[str, str]]) -> int:
+  return sum(message['role'] == 'assistant' for message in messages)

@@ -8,15 +8,16 @@ the policy itself put them into a context.
 import io
 from collections.abc import Iterable, Sequence
 import os
+import pathlib
 
 import sentencepiece
 
+from eijax import jsonl
 from eijax.errors import DataError
+from eijax.text.chat_format import ChatFormat
+from eijax.text.pieces import CONTROL_PIECES, END, THINK_CLOSE, THINK_OPEN
 
-THINK_OPEN, THINK_CLOSE = '<think>', '</think>'
-END = '<|end|>'
-ROLE_TOKENS = {'system': '<|system|>', 'user': '<|user|>', 'assistant': '<|assistant|>'}
-CONTROL_PIECES = (*ROLE_TOKENS.values(), END, THINK_OPEN, THINK_CLOSE)
+FILE_NAME = 'tokenizer.model'
 
 
 class Tokenizer:
@@ -78,6 +79,15 @@ class Tokenizer:
     processor = self._processor
     return [i for i in range(processor.vocab_size())
             if i in allowed or not (processor.is_control(i) or processor.is_unknown(i))]
+
+  def chat_format(self, *, thinking: bool) -> ChatFormat:
+    """The format of a talk; ours is the same whether the policy thinks or not."""
+    del thinking
+    return ChatFormat(self)
+
+  def save(self, folder: str | os.PathLike) -> None:
+    """Write the model as `tokenizer.model`."""
+    jsonl.write_bytes(pathlib.Path(folder) / FILE_NAME, self.model_bytes)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -21,12 +21,12 @@ from eijax.policy.config import PolicyConfig
 from eijax.policy.decoder import Decoder
 from eijax.scenarios.record import Scenario
 from eijax.seeds import derive_seed
-from eijax.text.chat_format import ChatFormat
-from eijax.text.tokenizer import Tokenizer, train_tokenizer
+from eijax.text.load import load_tokenizer
+from eijax.text.ports import ChatFormat, Tokenizer
+from eijax.text.tokenizer import train_tokenizer
 from eijax.warmup import corpus, exercises as exercises_lib
 from eijax.warmup.supervised import warm_up
 
-TOKENIZER = 'tokenizer.model'
 CONFIG = 'config.json'
 
 
@@ -34,7 +34,7 @@ def save_description(folder: os.PathLike, config: PolicyConfig, tokenizer: Token
   """Write what a checkpoint's weights need beside them: shapes and tokenizer."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  jsonl.write_bytes(folder / TOKENIZER, tokenizer.model_bytes)
+  tokenizer.save(folder)
   jsonl.write_json(folder / CONFIG, to_plain(config))
 
 
@@ -50,7 +50,7 @@ def read_shapes(folder: os.PathLike) -> PolicyConfig:
 
 def read_tokenizer(folder: os.PathLike) -> Tokenizer:
   """The tokenizer of a saved policy."""
-  return Tokenizer.from_file(pathlib.Path(folder) / TOKENIZER)
+  return load_tokenizer(folder)
 
 
 def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
@@ -105,7 +105,7 @@ def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -
     talks = corpus.played_talks(
         scenarios, num_talks=settings.num_talks, max_rounds=config.episodes.max_rounds, seed=config.seed)
     tokenizer = train_tokenizer(corpus.tokenizer_lines(scenarios, talks), config.policy.vocab_size)
-    chat_format = ChatFormat(tokenizer)
+    chat_format = tokenizer.chat_format(thinking=False)
     drills = exercises_lib.exercises(scenarios, talks, num=settings.num_exercises, seed=config.seed)
     kinds = [_segments(drills, chat_format, config)]
     vocabulary = exercises_lib.vocabulary_of(scenarios)

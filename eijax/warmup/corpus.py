@@ -17,8 +17,8 @@ from eijax.scripted.defenders import ScriptedDefender, get
 from eijax.scripted.play import play
 from eijax.seeds import derive_seed
 from eijax.simulator.embedded import EmbeddedSimulator
-from eijax.text.chat_format import ChatFormat
 from eijax.text.contexts import TalkContext
+from eijax.text.ports import ChatFormat
 
 # Shares of the styles in the mixture. Good replies are the smaller part, so that
 # the warm policy starts as a poor partner that has seen better.
