@@ -21,14 +21,14 @@ LEVELS = (
     ('errors', 'jsonl', 'seeds', 'command'),
     ('scenarios', 'chat', 'policy'),
     ('episodes', 'text', 'learning'),
-    ('rewards', 'simulator', 'sampling', 'checkpoints'),
+    ('rewards', 'simulator', 'sampling', 'checkpoints', 'hf'),
     ('scripted', 'rollouts', 'evaluation'),
     ('report', 'warmup'),
     ('curation',),
     ('generation', 'datasets'),
     ('config', 'presets'),
     ('training',),
-    ('flags', 'train'),
+    ('flags', 'train', 'convert'),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.
@@ -37,8 +37,8 @@ CONVERSATION = frozenset(
 )
 CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises'})
 # What learns sees arrays, never text.
-NUMERIC = frozenset('policy sampling learning checkpoints'.split())
-ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags'}) | {
+NUMERIC = frozenset('policy sampling learning checkpoints hf'.split())
+ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.convert'}) | {
     module for module, _ in SUBCOMMANDS.values()
 }
 

@@ -30,7 +30,7 @@ from eijax.policy.config import PolicyConfig
 
 # What a model's folder holds beside weights, as far as it is copied.
 COMPANIONS = (
-    'config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer.model', 'tokenizer_config.json',
+    'generation_config.json', 'tokenizer.json', 'tokenizer.model', 'tokenizer_config.json',
     'special_tokens_map.json', 'added_tokens.json', 'vocab.json', 'merges.txt', 'chat_template.jinja', 'chat_template.json',
     'LICENSE', 'LICENSE.txt', 'NOTICE', 'README.md', 'USE_POLICY.md')
 _STORED = {'float32': 'F32', 'bfloat16': 'BF16'}
@@ -49,16 +49,16 @@ class _Entry:
 
 
 def copy_companions(source: str | os.PathLike, target: str | os.PathLike) -> None:
-  """Copy tokenizer, templates, configs and licences of a model's folder, whichever are there."""
+  """Copy tokenizer, templates and licences of a model's folder, whichever are there."""
   source, target = pathlib.Path(source), pathlib.Path(target)
   for name in COMPANIONS:
     if (source / name).is_file():
       jsonl.write_bytes(target / name, (source / name).read_bytes())
 
 
-def stored_dtype(folder: str | os.PathLike) -> str | None:
-  """The dtype that a folder's config.json names; None if it names none that is written here."""
-  values = jsonl.read_json(pathlib.Path(folder) / architecture.CONFIG)
+def stored_dtype(config_path: str | os.PathLike) -> str | None:
+  """The dtype that a config.json names; None if it names none that is written here."""
+  values = jsonl.read_json(config_path)
   inner = values.get('text_config') or {}
   named = next((part[key] for part in (values, inner) for key in ('dtype', 'torch_dtype') if part.get(key)), None)
   return named if named in _STORED else None
@@ -66,7 +66,8 @@ def stored_dtype(folder: str | os.PathLike) -> str | None:
 
 def save_folder(
     target: str | os.PathLike, config: PolicyConfig, shapes: Mapping[str, Sequence[int]],
-    leaf_of: Callable[[str], jax.Array], *, dtype: str, max_shard_bytes: int, source: str | os.PathLike | None = None,
+    leaf_of: Callable[[str], jax.Array], *, dtype: str, max_shard_bytes: int,
+    source_config: str | os.PathLike | None = None, companions: str | os.PathLike | None = None,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> None:
   """Write a folder that transformers and vLLM load.
@@ -78,8 +79,9 @@ def save_folder(
     leaf_of: dotted leaf name -> array; asked once for each, in the order of writing.
     dtype: float32 or bfloat16, of all weights.
     max_shard_bytes: of one file; a larger tensor gets a file of its own.
-    source: a folder with COMPANIONS to take over; its config.json is kept but for the dtype, and must
+    source_config: config.json of the folder that the policy came from; kept but for the dtype. It must
       describe the same architecture.
+    companions: a folder whose COMPANIONS are taken over.
     on_bytes: told how many bytes have been written.
   Raises:
     UsageError: target exists, or no model type has this architecture.
@@ -87,7 +89,7 @@ def save_folder(
   """
   target = pathlib.Path(target)
   check_target(target)
-  values = _config_of(config, source, dtype)
+  values = _config_of(config, source_config, dtype)
   files = _split(_entries(config, shapes), max_shard_bytes, _NUMPY[dtype].itemsize)
   total = sum(_num_bytes(entry, dtype) for entries in files.values() for entry in entries)
   with new_folder(target, total) as partial:
@@ -97,8 +99,8 @@ def save_folder(
     if len(files) > 1:
       table = {entry.name: name for name, entries in files.items() for entry in entries}
       jsonl.write_json(partial / INDEX, {'metadata': {'total_size': total}, 'weight_map': table})
-    if source is not None:
-      copy_companions(source, partial)
+    if companions is not None:
+      copy_companions(companions, partial)
     jsonl.write_json(partial / architecture.CONFIG, values)
 
 
@@ -143,11 +145,11 @@ def new_folder(target: str | os.PathLike, num_bytes: int) -> Iterator[pathlib.Pa
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _config_of(config: PolicyConfig, source: str | os.PathLike | None, dtype: str) -> dict[str, Any]:
+def _config_of(config: PolicyConfig, source_config: str | os.PathLike | None, dtype: str) -> dict[str, Any]:
   own = architecture.config_values(config)
-  if source is None:
+  if source_config is None:
     return {**own, 'torch_dtype': dtype}
-  where = str(pathlib.Path(source) / architecture.CONFIG)
+  where = os.fspath(source_config)
   outer = jsonl.read_json(where)
   values = architecture.text_values(outer, where)
   if architecture.policy_config(values, where) != architecture.policy_config(own, where):

@@ -8,6 +8,8 @@ REMAT_POLICIES = ('none', 'full', 'dots')
 DTYPES = ('float32', 'bfloat16')
 ACTIVATIONS = ('silu', 'gelu_tanh')
 ROPE_SCALINGS = ('none', 'linear', 'llama3')
+# Values that say how a policy is run, not which one it is.
+HOW_IT_RUNS = ('compute_dtype', 'remat', 'scan_unroll')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
