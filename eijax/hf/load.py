@@ -21,7 +21,7 @@ from eijax.hf.files import WeightFiles
 from eijax.hf.names import LAYERS, Place, expected_tensors, places
 from eijax.policy.config import PolicyConfig
 
-_BLOCK_BYTES = 2**25
+_BLOCK_BYTES = 2**23
 # Blocks that may be on their way at once.
 _IN_FLIGHT = 2
 
@@ -62,10 +62,11 @@ def load_params(
 class _Layout:
   """How the blocks of one layer of a leaf are laid out, here and in the files.
 
-  shape, spec: of the layer. local: shape of one device's part. num_rows: of a block, along axis `row_axis`.
+  groups: see Place. shape, spec: of the layer. local: shape of one device's part. num_rows: of a block,
+  along axis `row_axis`.
   """
 
-  place: Place
+  groups: tuple[tuple[int, ...], ...]
   shape: tuple[int, ...]
   spec: tuple[Any, ...]
   local: tuple[int, ...]
@@ -73,7 +74,7 @@ class _Layout:
 
   @property
   def row_axis(self) -> int:
-    return self.place.groups[0][0]
+    return self.groups[0][0]
 
   def block(self, rows: int) -> tuple[int, ...]:
     """Shape of one device's part of a block."""
@@ -81,12 +82,12 @@ class _Layout:
 
   @property
   def raw_spec(self) -> PartitionSpec:
-    return PartitionSpec(*(self.spec[group[0]] for group in self.place.groups))
+    return PartitionSpec(*(self.spec[group[0]] for group in self.groups))
 
   def slices(self, index: tuple[slice, ...], start: int, rows: int) -> tuple[slice, ...]:
     """Part of the tensor for rows start..start+rows of the device whose part of the layer is `index`."""
     result = []
-    for group in self.place.groups:
+    for group in self.groups:
       first, inner = group[0], math.prod(self.shape[axis] for axis in group[1:])
       low = index[first].start or 0
       low, size = (low + start, rows) if first == self.row_axis else (low, self.local[first])
@@ -103,7 +104,7 @@ def _layout(place: Place, shape: tuple[int, ...], sharding: NamedSharding, stack
   assert all(spec[axis] is None for group in place.groups for axis in group[1:]), 'only the first of merged axes is split'
   row_axis = place.groups[0][0]
   row_bytes = item_bytes * math.prod(local) // local[row_axis]
-  return _Layout(place, shape, spec, local, max(1, min(local[row_axis], _BLOCK_BYTES // row_bytes)))
+  return _Layout(place.groups, shape, spec, local, max(1, min(local[row_axis], _BLOCK_BYTES // row_bytes)))
 
 
 def _load_leaf(files: WeightFiles, place: Place, name: str, leaf: jax.ShapeDtypeStruct, on_bytes) -> jax.Array:
@@ -112,7 +113,7 @@ def _load_leaf(files: WeightFiles, place: Place, name: str, leaf: jax.ShapeDtype
   parts = {device: index[1:] if stacked else index
            for device, index in sharding.addressable_devices_indices_map(leaf.shape).items()}
   write = _writer(layout, sharding, stacked)
-  array = jax.jit(functools.partial(jnp.zeros, leaf.shape, leaf.dtype), out_shardings=sharding)()
+  array = jnp.zeros(leaf.shape, leaf.dtype, device=sharding)
   for layer in range(leaf.shape[0] if stacked else 1):
     tensor = place.name.format(layer=layer)
     sound = []
@@ -138,18 +139,20 @@ def _raw_block(files, tensor: str, layout: _Layout, parts: Mapping, mesh, start:
       read[key] = files.read(tensor, slices)
     arrays.append(jax.device_put(read[key], device))
   sharding = NamedSharding(mesh, layout.raw_spec)
-  local = layout.place.shape(layout.block(rows))
+  block = layout.block(rows)
+  local = [math.prod(block[axis] for axis in group) for group in layout.groups]
   ways = [size // layout.local[axis] for axis, size in enumerate(layout.shape)]
-  whole = tuple(size * ways[group[0]] for size, group in zip(local, layout.place.groups))
+  whole = tuple(size * ways[group[0]] for size, group in zip(local, layout.groups))
   return jax.make_array_from_single_device_arrays(whole, sharding, arrays)
 
 
+@functools.cache  # Leaves of one shape share a compiled program.
 def _writer(layout: _Layout, sharding: NamedSharding, stacked: bool):
   """Jitted (array, raw block, layer, start) -> (the array with the block in it, bool per device: all finite)."""
-  order = layout.place.order
+  order = [axis for group in layout.groups for axis in group]
 
   def write(array, raw, layer, start):
-    rows = raw.shape[0] // math.prod(layout.local[axis] for axis in layout.place.groups[0][1:])
+    rows = raw.shape[0] // math.prod(layout.local[axis] for axis in layout.groups[0][1:])
     block = layout.block(rows)
     turned = raw.reshape([block[axis] for axis in order]).transpose([order.index(axis) for axis in range(len(order))])
     begin = [start if axis == layout.row_axis else 0 for axis in range(len(order))]
