@@ -3,14 +3,16 @@
 from concurrent.futures import Future
 import dataclasses
 
+from hf_text_folders import FOLDERS
 import numpy as np
 import pytest
 
-from eijax.errors import EijaxError
+from eijax.errors import DataError, EijaxError
 from eijax.rollouts.ports import ReplyRequest
 from eijax.rollouts.token_policy import TokenPolicy
 from eijax.text.chat_format import ChatFormat
 from eijax.text.contexts import ContextTooLongError
+from eijax.text.hf_tokenizer import load_hf_tokenizer
 from eijax.text.tokenizer import train_tokenizer
 
 SYSTEM = {'role': 'system', 'content': 'You are Bo.'}
@@ -100,6 +102,25 @@ def test_one_failure_ends_its_own_talk_only(chat):
     too_long.result()
   assert fine.result().text == 'Yes.'
   assert [key for _, _, key in sampler.calls[0]] == ['a', 'b']  # What cannot be sampled is not asked for.
+
+
+def test_a_talk_that_the_template_refuses_ends_alone():
+  strict = load_hf_tokenizer(FOLDERS / 'gemma3').chat_format(thinking=False)
+  sampler = FakeSampler({'a': [(strict.response('Yes.'), False)]})
+  refused, fine = TokenPolicy(strict, sampler).submit([request('b', HELLO, HELLO), request('a', HELLO)])
+  with pytest.raises(DataError, match='refuses a talk of roles system, user, user'):
+    refused.result()
+  assert fine.result().text == 'Yes.'
+
+
+def test_a_thought_that_the_prompt_opened_is_told(chat, tokenizer):
+  class Opened(ChatFormat):
+    thought_opened = True
+
+  for chat_format, expected in ((chat, False), (Opened(tokenizer), True)):
+    sampler = FakeSampler({'a': [(chat.response('Hm.</think>Yes.'), False)]})
+    reply, = TokenPolicy(chat_format, sampler).submit([request('a', HELLO)])
+    assert reply.result().thought_opened == expected
 
 
 def test_replies_may_come_later(chat):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
+from eijax.errors import EijaxError
 from eijax.rollouts.ports import PolicyReply, ReplyRequest
-from eijax.text.contexts import ContextTooLongError, TalkContext
+from eijax.text.contexts import TalkContext
 from eijax.text.ports import ChatFormat
 
 
@@ -42,7 +43,7 @@ class TokenPolicy:
       talk = self._talks.setdefault(request.episode_key, TalkContext(self._format))
       try:
         prompt = talk.prompt(request.messages, self._sampler.max_prompt_tokens)
-      except ContextTooLongError as error:
+      except EijaxError as error:  # Too long, or refused by the template.
         reply.set_exception(error)
         continue
       prompts.append((prompt, request.seed, request.episode_key))

@@ -31,16 +31,16 @@ class BytePairs:
       raise DataError(f'{files.path}: model.type={model.get("type")!r}, but only BPE is supported; use a policy of the Qwen, '
                       'Llama or Gemma families')
     self.prefix, settings['pre_tokenizer'], settings['normalizer'] = _without_prefix(settings)
-    # What is whitespace and nothing else (Gemma's line breaks) is ordinary text, whatever file declares it.
     kept = [token for token in settings.get('added_tokens') or [] if token['content'] not in controls]
-    # A control token that a pre-token spells would be looked up whole (ignore_merges), so it leaves the vocabulary.
-    vocab = {piece if piece not in controls else f'\U000f0000{index}': index for piece, index in model['vocab'].items()}
+    unknown = model.get('unk_token')
+    # A control token that is spelled as a whole word would be looked up (ignore_merges), so it leaves the vocabulary.
+    vocab = {piece: index for piece, index in model['vocab'].items() if piece not in controls or piece == unknown}
     settings.update(decoder=_without_strip(settings.get('decoder')), added_tokens=kept, post_processor=None, truncation=None, padding=None, model={**model, 'vocab': vocab})
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(settings))
     except Exception as error:  # The library raises bare exceptions. pylint: disable=broad-exception-caught
       raise DataError(f'{files.path}: the tokenizer cannot be built ({error}); download the file again') from None
-    self.pieces = {index: piece for piece, index in model['vocab'].items() if piece not in controls}
+    self.pieces = {index: piece for piece, index in vocab.items()}
     # Kept tokens beyond the model's own pieces are numbered anew by the library.
     self._true_id = {self._tokenizer.token_to_id(token['content']): token['id'] for token in kept}
     self._true_id = {here: true for here, true in self._true_id.items() if here != true}
@@ -48,7 +48,6 @@ class BytePairs:
     self.pieces.update({token['id']: token['content'] for token in kept})
     self._byte_of = {index: int(piece[3:5], 16) for index, piece in self.pieces.items()
                      if model.get('byte_fallback') and _BYTE.fullmatch(piece)}
-    unknown = model.get('unk_token')
     self.unknown_ids = {vocab[unknown]} if unknown in vocab else set()
 
   def encode(self, text: str) -> list[int]:

@@ -7,6 +7,7 @@ earlier turns otherwise than the last (Qwen3 drops their thoughts).
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import re
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from eijax.text.pieces import THINK_CLOSE, THINK_OPEN
 
 Message = Mapping[str, str]
 _SYSTEM, _USER, _REPLY = 'Probe of the sheet.', 'Probe of a line.', 'Probe of a reply.'
+_CACHED_TURNS = 8192
 # A thought at the head of an own message, as `eijax.episodes.views` writes it where thoughts are kept.
 _THOUGHT = re.compile(rf'\s*{THINK_OPEN}.*?{THINK_CLOSE}', re.DOTALL)
 
@@ -28,9 +30,6 @@ class _TemplatedTokenizer(Protocol):
   control_tokens: ControlTokens
   template: ChatTemplate
   eos_ids: tuple[int, ...]
-
-  def encode(self, text: str) -> list[int]:
-    ...
 
   def encode_part(self, text: str, *, at_start: bool) -> list[int]:
     ...
@@ -73,6 +72,8 @@ class HfChatFormat:
     # A template may write the space that the policy's first piece brings along (Llama 2).
     self._writes_space = before == asked + ' '
     self.stop_ids = self._found_stop_ids(after)
+    # Every later prompt of a talk asks for its earlier turns again.
+    self._spoken = functools.lru_cache(_CACHED_TURNS)(self._find_spoken)
     self.thought_opened = asked.rstrip().endswith(THINK_OPEN)
 
   def _found_stop_ids(self, after_reply: str) -> tuple[int, ...]:
@@ -112,7 +113,7 @@ class HfChatFormat:
     for message in messages:
       is_own = message['role'] == 'assistant'
       sampled = next(sampled_ids) if is_own else None
-      ids = None if sampled is None else self._spoken(sampled, message['content'])
+      ids = None if sampled is None else self._spoken(tuple(map(int, sampled)), message['content'])
       if ids is None:
         content = self._marked_reply(message['content'], mark) if is_own else self._controls.marked(message['content'], mark)
       else:
@@ -143,9 +144,9 @@ class HfChatFormat:
     return (THINK_OPEN + self._controls.marked(inner, mark) + THINK_CLOSE
             + self._controls.marked(content[thought.end():], mark))
 
-  def _spoken(self, sampled: Sequence[int], visible: str) -> list[int] | None:
+  def _find_spoken(self, sampled: tuple[int, ...], visible: str) -> Sequence[int] | None:
     """The sampled ids whose text the other side saw; None where they are no tail of the response."""
-    ids = [index for index in map(int, sampled) if index not in self.stop_ids]
+    ids = [index for index in sampled if index not in self.stop_ids]
     if self._is_text_of(ids, visible):
       return ids
     # The thought and the whitespace after it go, as templates drop them: the tail that is just long enough.
@@ -189,8 +190,9 @@ class HfChatFormat:
     return result
 
   def response(self, text: str) -> list[int]:
-    """Ids of a demonstrated response, stop token included."""
-    return [*self._tokenizer.encode(text), self.stop_ids[0]]
+    """Ids of a demonstrated response, stop token included; a thought at its head gets the model's own think tags."""
+    mark, splice = unused_marks([text], 2)
+    return [*self._encoded(self._marked_reply(text, mark), (), mark, splice), self.stop_ids[0]]
 
   def decode(self, sampled: Sequence[int]) -> str:
     """Text of a response: think tags are shown, other control tokens are dropped."""

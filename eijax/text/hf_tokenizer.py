@@ -6,6 +6,7 @@ import datetime
 import functools
 import os
 import pathlib
+import re
 
 from eijax import jsonl
 from eijax.errors import DataError
@@ -19,13 +20,15 @@ from eijax.text.pieces import THINK_CLOSE, THINK_OPEN
 
 # Sheets and lines of a talk come back in every prompt of it.
 _CACHED_TEXTS = 8192
+_MARKUP = re.compile('</?(?:table|caption|thead|tbody|tfoot|tr|th|td|ul|ol|li|p|br|hr|h[1-6]|blockquote|strong|em|[bius]|sub|sup|'
+                     'code|pre)>')
 
 
 class HfTokenizer:
   """Pieces, control tokens and chat template of one folder.
 
-  Every declared token that is not whitespace alone counts as a control token: no text of
-  a message is encoded to it, and of them a policy samples only those that end a turn or
+  Every declared token that is no ordinary text counts as a control token: no text of a
+  message is encoded to it, and of them a policy samples only those that end a turn or
   mark a thought.
 
   Attributes:
@@ -49,11 +52,12 @@ class HfTokenizer:
     self.template = ChatTemplate(files.template, files.template_path, files.named, moment)
     eos = ids.get(files.named.get('eos_token'))
     self.eos_ids = files.eos_ids or (() if eos is None else (eos,))
-    self._encoded = functools.lru_cache(_CACHED_TEXTS)(lambda text: tuple(self._pieces.encode(text)))
+    self._encoded = functools.lru_cache(_CACHED_TEXTS)(lambda text: tuple(self._pieces.encode(text.encode('utf-8', 'replace').decode())))
     self._formats: dict[bool, HfChatFormat] = {}
 
   def _refuse_spellable(self) -> None:
-    control_ids = set(self.control_tokens.ids.values())
+    # The unknown piece says nothing, whoever writes it.
+    control_ids = set(self.control_tokens.ids.values()) - self._pieces.unknown_ids
     for text in self.control_tokens.ids:
       if control_ids & set(self._pieces.encode(text)):
         raise DataError(f'{self._files.path}: control token {text!r} is also what plain text is encoded to, so any message could '
@@ -119,23 +123,28 @@ class HfTokenizer:
 
 
 def _control_tokens(files: HfFiles) -> list[DeclaredToken]:
-  """The declared tokens that have an id and are more than whitespace."""
-  declared, known = {token.text: token for token in files.declared}, {}
+  """The declared tokens that have an id and are no ordinary text."""
+  declared = {token.text: token for token in files.declared}
   if files.tokenizer is None:
-    pieces = sentence_pieces.declared_tokens(files)
-    known = {token.text: token.id for token in pieces}
+    known, pieces = sentence_pieces.vocabulary(files)
     declared = {token.text: token for token in pieces} | declared
   else:
-    vocab = (files.tokenizer.get('model') or {}).get('vocab')
-    known = vocab if isinstance(vocab, dict) else {}
+    known = (files.tokenizer.get('model') or {}).get('vocab')
+    known = known if isinstance(known, dict) else {}
   for token in declared.values():
     if token.id is not None and known.get(token.text, token.id) != token.id:
       raise DataError(f'{files.path}: piece {token.text!r} has id {known[token.text]}, but is declared with {token.id}; '
                       'take all tokenizer files from one model')
   tokens = [dataclasses.replace(token, id=known.get(token.text)) if token.id is None else token for token in declared.values()]
-  # Whitespace alone (Gemma's line breaks) is text; a token without an id is only a name.
-  return [token for token in tokens
-          if token.id is not None and (token.special or token.text.replace('▁', ' ').strip())]
+  # A token without an id is only a name.
+  return [token for token in tokens if token.id is not None and not _is_text(token, files.template)]
+
+
+def _is_text(token: DeclaredToken, template: str) -> bool:
+  """Whether a token is text that people write, as Gemma's line breaks and HTML tags are."""
+  if token.special or token.text in template and token.text.strip():
+    return False
+  return not token.text.replace('▁', ' ').strip() or bool(_MARKUP.fullmatch(token.text))
 
 
 def load_hf_tokenizer(folder: str | os.PathLike) -> HfTokenizer:

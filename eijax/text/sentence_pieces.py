@@ -17,13 +17,16 @@ _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 
 def _model(files: HfFiles) -> sentencepiece_model_pb2.ModelProto:
   try:
-    return sentencepiece_model_pb2.ModelProto.FromString(files.contents[files.path.name])
+    model = sentencepiece_model_pb2.ModelProto.FromString(files.contents[files.path.name])
   except DecodeError:
+    model = None
+  if model is None or not model.pieces:
     raise DataError(f'{files.path}: not a SentencePiece model; download it again, or add tokenizer.json') from None
+  return model
 
 
-def declared_tokens(files: HfFiles) -> list[DeclaredToken]:
-  """The control and user-defined pieces of a model.
+def vocabulary(files: HfFiles) -> tuple[dict[str, int], list[DeclaredToken]]:
+  """Ids of all pieces of a model, and those that are declared in it: control and user-defined ones.
 
   Raises:
     DataError: the file is no SentencePiece model, or its tokenizer class is not supported.
@@ -32,9 +35,10 @@ def declared_tokens(files: HfFiles) -> list[DeclaredToken]:
   if name not in CLASSES:
     raise DataError(f'{files.folder / "tokenizer_config.json"}: tokenizer_class={files.tokenizer_class!r} with '
                     f'{files.path.name} must be one of {", ".join(CLASSES)}; add tokenizer.json for others')
-  return [DeclaredToken(text=piece.piece, id=index, special=piece.type == _Piece.CONTROL)
-          for index, piece in enumerate(_model(files).pieces)
-          if piece.type in (_Piece.CONTROL, _Piece.USER_DEFINED, _Piece.UNUSED) and piece.piece]
+  pieces = list(enumerate(_model(files).pieces))
+  declared = [DeclaredToken(text=piece.piece, id=index, special=piece.type == _Piece.CONTROL) for index, piece in pieces
+              if piece.type in (_Piece.CONTROL, _Piece.USER_DEFINED, _Piece.UNUSED) and piece.piece]
+  return {piece.piece: index for index, piece in pieces}, declared
 
 
 class SentencePieces:

@@ -58,7 +58,7 @@ class Tokenizer:
 
   def encode(self, text: str) -> list[int]:
     """Ids of plain text; a control token spelled out in it becomes ordinary pieces."""
-    return self._processor.encode(text)
+    return self._processor.encode(text.encode('utf-8', 'replace').decode())  # A model may emit half of a surrogate pair.
 
   def decode(self, ids: Sequence[int]) -> str:
     """Text of sampled ids; think tags are shown, other control tokens are dropped."""

@@ -1,7 +1,7 @@
 """The files of a run: config, metrics, episodes, evaluations. No arrays.
 
     config.json  metrics.jsonl  episodes/step_NNNNNN.jsonl  eval/step_NNNNNN/
-    policy/{config.json,tokenizer.model}  checkpoints/  report.html
+    policy/{config.json, tokenizer's files}  checkpoints/  report.html
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from eijax.errors import CheckpointError, DataError, EijaxError, UsageError
 
 # Said beside the settings, but not part of them.
 _DESCRIPTION = ('versions', 'git_revision')
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sentencepiece', 'requests')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sentencepiece', 'tokenizers', 'requests')
 
 
 def step_name(step: int) -> str:

@@ -116,9 +116,10 @@ def sentence_pieces(*, control: list[str], user_defined: list[str], dummy_prefix
   return model.getvalue()
 
 
-def merges_of(proto) -> list[list[str]]:
-  """Merges that build the pieces of a SentencePiece model in the order of their scores."""
+def merges_of(proto, spaces: list[str]) -> list[list[str]]:
+  """Merges that build the pieces of a SentencePiece model: whitespace first, the others in the order of their scores."""
   learned = {piece.piece: piece.score for piece in proto.pieces if piece.type == piece.NORMAL}
+  learned |= {text: 1 / len(text) for text in spaces}
   ids = {piece.piece: index for index, piece in enumerate(proto.pieces)}
   merges = []
   for text, score in learned.items():
@@ -148,7 +149,7 @@ def gemma3() -> None:
       'decoder': {'type': 'Sequence', 'decoders': [{'type': 'Replace', 'pattern': {'String': '▁'}, 'content': ' '},
                                                    {'type': 'ByteFallback'}, {'type': 'Fuse'}]},
       'model': {'type': 'BPE', 'dropout': None, 'unk_token': '<unk>', 'continuing_subword_prefix': None, 'end_of_word_suffix': None,
-                'fuse_unk': True, 'byte_fallback': True, 'ignore_merges': False, 'vocab': vocab, 'merges': merges_of(proto)}}
+                'fuse_unk': True, 'byte_fallback': True, 'ignore_merges': False, 'vocab': vocab, 'merges': merges_of(proto, spaces)}}
   write(
       'gemma3', tokenizer__json=tokenizer, tokenizer__model=raw,
       tokenizer_config__json={
