@@ -1,4 +1,4 @@
-"""Packaging of eijax: pip install . , with the extras tpu, data and test."""
+"""Packaging of eijax: pip install . , with the extras tpu, data, test and parity."""
 
 import pathlib
 import re
@@ -59,6 +59,8 @@ setuptools.setup(
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],
         'data': _DATA,
         'test': ['pytest>=8', *_DATA],
+        # What results are compared with; nothing else needs it. `make parity` picks the build of torch.
+        'parity': ['peft>=0.17,<1', 'pytest>=8', 'torch>=2.6,<3', 'transformers>=5,<6'],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

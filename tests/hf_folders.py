@@ -140,10 +140,13 @@ def tensors(case: Case, dtype: str = 'float32', seed: int = 0) -> dict[str, np.n
     if 'norm' in name:
       low = -0.5 if case.kind == 'gemma3_text' else 0.5  # Gemma's norms add one.
       values = rng.uniform(low, low + 1.2, shape)
+      if name == 'model.norm.weight' and case.kind == 'gemma3_text':
+        values = 4 + values
     elif name.endswith('bias'):
       values = rng.normal(0, 0.7, shape)
     elif name.startswith(('model.embed', 'lm_head')):
-      values = rng.normal(0, 0.5, shape)
+      # Gemma scales its embeddings up: larger ones would drown the layers, and a tied policy repeat its last token.
+      values = rng.normal(0, 0.15 if case.kind == 'gemma3_text' else 0.5, shape)
     else:
       values = rng.normal(0, 1.3 / np.sqrt(shape[1]), shape)
     result[name] = values.astype(ml_dtypes.bfloat16 if dtype == 'bfloat16' else np.float32)

@@ -40,7 +40,7 @@ def test_logits(loaded, name):
 
 
 # The family whose layers see different parts of the cache, and one that sees all of it.
-@pytest.mark.parametrize('name', ('gemma3', 'llama'))
+@pytest.mark.parametrize('name', ('gemma3_untied_modern_sharded', 'llama'))
 def test_continuation_through_the_cache(loaded, name):
   config, mesh, params = loaded(name)
   second = hf_policy.prompts(hf_folders.VOCAB)[1]
