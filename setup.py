@@ -1,4 +1,4 @@
-"""Packaging of eijax: pip install . , with the extras tpu, data and test."""
+"""Packaging of eijax: pip install . , with the extras tpu, data, test and parity."""
 
 import pathlib
 import re
@@ -42,10 +42,12 @@ setuptools.setup(
         'numpy>=2.0,<3',
         'optax>=0.2.5,<0.3',
         'orbax-checkpoint>=0.12,<0.13',
+        'ml_dtypes>=0.5,<1',
         'protobuf>=4.25,<8',
         'pyspellchecker>=0.8,<1',
         'pyyaml>=6,<7',
         'requests>=2.32,<3',
+        'safetensors>=0.6,<1',
         'scipy>=1.15,<2',
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',
@@ -58,6 +60,8 @@ setuptools.setup(
         'data': _DATA,
         # The official client, to hold eijax.serve against.
         'test': ['openai>=1.40,<3', 'pytest>=8', 'selenium>=4.20,<5', *_DATA],
+        # What results are compared with; nothing else needs it. `make parity` picks the build of torch.
+        'parity': ['peft>=0.17,<1', 'pytest>=8', 'torch>=2.6,<3', 'transformers>=5,<6'],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

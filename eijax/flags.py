@@ -14,6 +14,7 @@ from absl import flags
 from eijax import presets
 from eijax.config import RunConfig
 from eijax.errors import UsageError
+from eijax.hf.architecture import is_hf_folder, read_architecture
 from eijax.learning.advantages import ALGORITHMS, algorithm_config
 
 # They count as flags of the command that calls `define`, whose --help shows them.
@@ -135,9 +136,12 @@ def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   def one(define_fn: Callable, name: str, default: Any, text: str) -> None:
     define_fn(name, default, text, flag_values=flag_values)
 
-  one(flags.DEFINE_string, 'preset', 'demo', f'Recipe that the other flags start from: {", ".join(presets.PRESETS)}.')
+  one(flags.DEFINE_string, 'preset', 'demo',
+      f'Recipe that the other flags start from: {", ".join(presets.PRESETS)}. With the folder of a Hugging Face '
+      'model as --policy the default is the Qwen3 preset nearest in size.')
   one(flags.DEFINE_string, 'policy', None,
-      "Preset name, or a folder of a former run, whose policy to start from. Default: the preset's own.")
+      'Policy to start from: a preset name, the folder of a Hugging Face model (Qwen3, Qwen2.5, Llama 3, Gemma 3), '
+      "or that of a former run. Default: the preset's own.")
   one(flags.DEFINE_bool, 'tpu', False, 'Run on the TPU devices of this host or pod slice, and on nothing else.')
   one(flags.DEFINE_string, 'workdir', None, 'Folder of the run. Default: runs/PRESET-ALGORITHM-seedSEED.')
   one(flags.DEFINE_bool, 'resume', True,
@@ -171,7 +175,11 @@ def build_config(values: flags.FlagValues) -> RunConfig:
   """
   config = presets.get(values.preset)
   changes: dict[str, Any] = {}
-  if values.policy in presets.PRESETS:
+  if values.policy is not None and is_hf_folder(values.policy):
+    policy = read_architecture(values.policy)
+    recipe = config if values['preset'].present else presets.get(presets.nearest(policy))
+    config = dataclasses.replace(presets.with_policy(recipe, policy), policy_source=values.policy)
+  elif values.policy in presets.PRESETS:
     # Before the other flags, which may change its shapes.
     other = presets.get(values.policy)
     config = dataclasses.replace(config, policy=other.policy, warmup=other.warmup)

@@ -1,14 +1,18 @@
 """Recipes by name. A preset is a complete config; flags override single values.
 
-The Qwen3 recipes follow arXiv 2606.15532, section 4 and appendix; the shapes are those
-of the published models (https://arxiv.org/abs/2505.09388, table 1).
+The Qwen3 recipes follow arXiv 2606.15532, section 4 and appendix, which trains the 8B and
+the 32B policy: the others take the recipe of the former. The shapes are those of the
+published models (https://arxiv.org/abs/2505.09388, table 1).
 """
+
+import dataclasses
+import math
 
 from eijax.config import EpisodeConfig, EvaluationConfig, LearnerConfig, RunConfig, SimulatorConfig
 from eijax.errors import UsageError
 from eijax.learning.optimizer import OptimizerConfig
 from eijax.learning.packing import PackingConfig
-from eijax.policy.config import PolicyConfig
+from eijax.policy.config import HOW_IT_RUNS, PolicyConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
 from eijax.scenarios.shipped import shipped_folder
 from eijax.warmup.config import WarmupConfig
@@ -43,15 +47,18 @@ def demo() -> RunConfig:
   )
 
 
-def _qwen3(name: str, policy: PolicyConfig, *, num_steps: int, prompt: int, response: int) -> RunConfig:
-  """The paper's recipe for a published Qwen3 policy."""
+def _qwen3(
+    name: str, *, num_steps: int = 250, prompt: int = 8192, response: int = 1536, **shapes,
+) -> RunConfig:
+  """The paper's recipe for a published Qwen3 policy; by default that of the 8B one."""
   context = prompt + response
   return RunConfig(
       preset=name,
       num_steps=num_steps,
       checkpoint_every=10,
       scenarios=DEFAULT_SCENARIOS,
-      policy=policy,
+      policy=PolicyConfig(
+          vocab_size=151936, num_kv_heads=8, head_dim=128, compute_dtype='bfloat16', remat='full', **shapes),
       sampling=SamplingConfig(temperature=0.6, top_p=0.95, top_k=20, max_new_tokens=1024),
       sampler=SamplerShapes(num_slots=128, spans=(context // 4, context // 2, context), chunks=(256, 1024)),
       episodes=EpisodeConfig(scenarios_per_step=16, group_size=8, thinking=True),
@@ -63,23 +70,51 @@ def _qwen3(name: str, policy: PolicyConfig, *, num_steps: int, prompt: int, resp
   )
 
 
+def qwen3_0_6b() -> RunConfig:
+  """Qwen3-0.6B by the recipe of the 8B policy."""
+  return _qwen3('qwen3_0_6b', num_layers=28, hidden_dim=1024, num_heads=16, mlp_dim=3072, tie_embeddings=True)
+
+
+def qwen3_1_7b() -> RunConfig:
+  """Qwen3-1.7B by the recipe of the 8B policy."""
+  return _qwen3('qwen3_1_7b', num_layers=28, hidden_dim=2048, num_heads=16, mlp_dim=6144, tie_embeddings=True)
+
+
+def qwen3_4b() -> RunConfig:
+  """Qwen3-4B by the recipe of the 8B policy."""
+  return _qwen3('qwen3_4b', num_layers=36, hidden_dim=2560, num_heads=32, mlp_dim=9728, tie_embeddings=True)
+
+
 def qwen3_8b() -> RunConfig:
   """Qwen3-8B: 250 steps, prompts of 8,192 and responses of 1,536 tokens."""
-  policy = PolicyConfig(
-      vocab_size=151936, num_layers=36, hidden_dim=4096, num_heads=32, num_kv_heads=8, head_dim=128, mlp_dim=12288,
-      compute_dtype='bfloat16', remat='full')
-  return _qwen3('qwen3_8b', policy, num_steps=250, prompt=8192, response=1536)
+  return _qwen3('qwen3_8b', num_layers=36, hidden_dim=4096, num_heads=32, mlp_dim=12288)
+
+
+def qwen3_14b() -> RunConfig:
+  """Qwen3-14B by the recipe of the 8B policy."""
+  return _qwen3('qwen3_14b', num_layers=40, hidden_dim=5120, num_heads=40, mlp_dim=17408)
 
 
 def qwen3_32b() -> RunConfig:
   """Qwen3-32B: 120 steps, prompts of 16,384 and responses of 8,192 tokens."""
-  policy = PolicyConfig(
-      vocab_size=151936, num_layers=64, hidden_dim=5120, num_heads=64, num_kv_heads=8, head_dim=128, mlp_dim=25600,
-      compute_dtype='bfloat16', remat='full')
-  return _qwen3('qwen3_32b', policy, num_steps=120, prompt=16384, response=8192)
+  return _qwen3('qwen3_32b', num_steps=120, prompt=16384, response=8192,
+                num_layers=64, hidden_dim=5120, num_heads=64, mlp_dim=25600)
 
 
-PRESETS = {'demo': demo, 'qwen3_8b': qwen3_8b, 'qwen3_32b': qwen3_32b}
+_QWEN3 = {'qwen3_0_6b': qwen3_0_6b, 'qwen3_1_7b': qwen3_1_7b, 'qwen3_4b': qwen3_4b, 'qwen3_8b': qwen3_8b,
+          'qwen3_14b': qwen3_14b, 'qwen3_32b': qwen3_32b}
+PRESETS = {'demo': demo, **_QWEN3}
+
+
+def nearest(policy: PolicyConfig) -> str:
+  """The Qwen3 preset whose number of weights is nearest to a policy's, as a ratio."""
+  return min(_QWEN3, key=lambda name: abs(math.log(_QWEN3[name]().policy.num_params / policy.num_params)))
+
+
+def with_policy(config: RunConfig, policy: PolicyConfig) -> RunConfig:
+  """The recipe for another policy, which is trained already: its architecture, run as the preset's is."""
+  how = {name: getattr(config.policy, name) for name in ('param_dtype', *HOW_IT_RUNS)}
+  return dataclasses.replace(config, policy=dataclasses.replace(policy, **how), warmup=None)
 
 
 def get(name: str) -> RunConfig:

@@ -102,12 +102,12 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
       print(f'resumed at step {start_step}', flush=True)
     else:
       if config.policy_source:
-        tokenizer, params = policy_source.from_run(config, mesh)
+        tokenizer, params = policy_source.load(config, mesh)
       else:
         tokenizer, params = policy_source.from_warm_up(config, mesh, train_set)
       start_step, state = 0, step_lib.train_state_of(params, optimizer, abstract)
       del params  # Part of the state from here on.
-      policy_source.save_description(run.policy, config.policy, tokenizer)
+      policy_source.save_description(run.policy, config.policy, tokenizer, config.policy_source)
       checkpoints.save(0, state, {'step': 0})
     print(f'policy: {config.policy.num_params:,} parameters', flush=True)
     run.rewind(start_step)

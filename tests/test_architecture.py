@@ -21,14 +21,14 @@ LEVELS = (
     ('errors', 'jsonl', 'seeds', 'settings', 'command', 'http_server'),
     ('scenarios', 'chat', 'policy'),
     ('episodes', 'text', 'learning'),
-    ('rewards', 'simulator', 'sampling', 'checkpoints'),
+    ('rewards', 'simulator', 'sampling', 'checkpoints', 'hf'),
     ('scripted', 'rollouts', 'evaluation'),
     ('report', 'warmup'),
     ('comparison', 'curation'),
     ('generation', 'datasets', 'leaderboard'),
     ('config', 'presets'),
     ('training', 'serving'),
-    ('flags', 'train', 'compare', 'evaluate', 'serve'),
+    ('flags', 'train', 'convert', 'compare', 'evaluate', 'serve'),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.
@@ -37,9 +37,9 @@ CONVERSATION = frozenset(
 )
 CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises'})
 # What learns sees arrays, never text.
-NUMERIC = frozenset('policy sampling learning checkpoints'.split())
+NUMERIC = frozenset('policy sampling learning checkpoints hf'.split())
 ENTRY_POINTS = frozenset({
-    'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.compare', 'eijax.evaluate.flags', 'eijax.serve',
+    'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.convert', 'eijax.compare', 'eijax.evaluate.flags', 'eijax.serve',
 }) | {
     module for module, _ in SUBCOMMANDS.values()
 }

@@ -22,6 +22,10 @@ WITHOUT_FLAG = {
     'policy_source': 'is --policy',
     'advantages.centred': 'fixed by the name of the algorithm',
     'advantages.group_by': 'fixed by the name of the algorithm',
+    **{f'policy.{name}': 'a fact of published weights, read from their folder' for name in (
+        'activation', 'qkv_bias', 'query_key_norm', 'norm_offset', 'branch_norms', 'embedding_scale', 'attention_scale',
+        'rope_scaling', 'rope_factor', 'rope_low_turns', 'rope_high_turns', 'rope_original_length', 'local_layers',
+        'window', 'local_rope_theta')},
     'warmup.packing.num_minibatches': 'worked out from the corpus',
     **{f'warmup.optimizer.{name}': 'the defaults serve a few dozen supervised updates' for name in (
         'warmup_fraction', 'final_fraction', 'beta1', 'beta2', 'epsilon', 'weight_decay', 'max_grad_norm')},
@@ -152,7 +156,9 @@ def test_a_name_cannot_contradict_its_values():
     dataclasses.replace(presets.demo(), algorithm='ctc_grpo_uncentred')
 
 
-@pytest.mark.parametrize('name, published', (('qwen3_8b', 8.19e9), ('qwen3_32b', 32.76e9)))
+@pytest.mark.parametrize('name, published', (
+    ('qwen3_0_6b', 0.596e9), ('qwen3_1_7b', 1.72e9), ('qwen3_4b', 4.02e9), ('qwen3_8b', 8.19e9), ('qwen3_14b', 14.77e9),
+    ('qwen3_32b', 32.76e9)))
 def test_policies_have_the_published_sizes(name, published):
   # Source: https://arxiv.org/abs/2505.09388, table 1, and the sizes of the published weights.
   assert presets.get(name).policy.num_params == pytest.approx(published, rel=0.01)

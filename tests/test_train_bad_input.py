@@ -11,7 +11,7 @@ import time
 from absl import flags
 import pytest
 
-from eijax import flags as flags_lib, jsonl, train
+from eijax import flags as flags_lib, jsonl, presets, train
 from eijax.checkpoints import layout
 from eijax.config import SimulatorConfig
 from eijax.errors import CheckpointError, DataError, EijaxError, SimulatorError, UsageError
@@ -240,7 +240,7 @@ def test_help_lists_the_flags():
 @pytest.mark.parametrize('arguments, words', [
     (['--num_step=3'], "Unknown command line flag 'num_step'. Did you mean: num_steps"),
     (['--num_steps=many'], "--num_steps=many"),
-    (['--preset=gpt'], "preset='gpt' is unknown; use one of demo, qwen3_8b, qwen3_32b"),
+    (['--preset=gpt'], f"preset='gpt' is unknown; use one of {', '.join(presets.PRESETS)}"),
     (['--tpu'], '--tpu was given, but jax finds no TPU here'),
 ])
 def test_bad_flags_exit_with_2(tmp_path, arguments, words):

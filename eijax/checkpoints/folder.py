@@ -127,7 +127,7 @@ class CheckpointFolder:
     step = layout.pick_step(self._folder, step)
     layout.verify(self._folder, step)
     items = _restore(self._folder, step, _items(abstract))
-    leaves = {**items[layout.PARAMS], **items[layout.OPTIMIZER]}
+    leaves = {name: x for arrays in items.values() for name, x in arrays.items()}
     names, treedef = _names(abstract)
     state = jax.tree.unflatten(treedef, [leaves[name] for name in names])
     return step, state, layout.read_host_state(self._folder, step)
@@ -165,6 +165,47 @@ def restore_params(folder: epath.PathLike, abstract_params: Any, step: int | Non
   return jax.tree.unflatten(treedef, [found[name] for name in names])['params']
 
 
+def save_params(folder: epath.PathLike, params: Any) -> None:
+  """A checkpoint of step 0 that holds parameters alone: for a policy that comes from elsewhere.
+
+  Args:
+    folder: created; must hold no checkpoint of that step.
+    params: as the `params` of a TrainState.
+  Raises:
+    CheckpointError: the disk is full or cannot be written.
+  """
+  with CheckpointFolder(folder) as checkpoints:
+    checkpoints.save(0, {'params': params}, {'step': 0})
+
+
+class ParamsReader:
+  """The parameters of a step, one at a time: for a host that need not hold them all.
+
+  Args:
+    folder: a run's checkpoints folder.
+    step: default, the latest.
+  Attributes:
+    shapes: dotted name (layers.query.kernel) -> shape.
+  Raises:
+    CheckpointError: see CheckpointFolder.restore.
+  """
+
+  def __init__(self, folder: epath.PathLike, step: int | None = None):
+    logging.getLogger('absl').addFilter(_NO_CHATTER)
+    self._folder, self._step = folder, layout.pick_step(folder, step)
+    layout.verify(folder, self._step, items=(layout.PARAMS,))
+    arrays = layout.read_manifest(folder, self._step)['arrays']
+    self._arrays = {name.removeprefix('params.'): value for name, value in arrays.items() if name.startswith('params.')}
+    self.shapes = {name: tuple(shape) for name, (shape, _) in self._arrays.items()}
+
+  def read(self, name: str, sharding: jax.sharding.Sharding) -> jax.Array:
+    """One parameter, placed as told."""
+    shape, dtype = self._arrays[name]
+    item = {f'params.{name}': jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)}
+    args = ocp.args.PyTreeRestore(item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True)
+    return _read(self._folder, self._step, {layout.PARAMS: args})[layout.PARAMS][f'params.{name}']
+
+
 def _names(tree: Any) -> tuple[list[str], Any]:
   """Dotted name of each leaf, e.g. params.layers.query.kernel, and the tree's structure."""
   paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
@@ -172,10 +213,11 @@ def _names(tree: Any) -> tuple[list[str], Any]:
 
 
 def _items(state: Any) -> dict[str, dict[str, Any]]:
-  """The state as two flat dicts, so that a file's form does not hang on the optimizer's Python classes."""
+  """The state as flat dicts, so that a file's form does not hang on the optimizer's Python classes."""
   leaves = dict(zip(_names(state)[0], jax.tree.leaves(state)))
   params = {name: x for name, x in leaves.items() if name.startswith('params.')}
-  return {layout.PARAMS: params, layout.OPTIMIZER: {n: x for n, x in leaves.items() if n not in params}}
+  others = {name: x for name, x in leaves.items() if name not in params}
+  return {layout.PARAMS: params} | ({layout.OPTIMIZER: others} if others else {})
 
 
 def _num_bytes(items: Mapping[str, Mapping[str, jax.Array]]) -> int:
@@ -198,9 +240,15 @@ def _restore(folder: epath.PathLike, step: int, items: dict[str, dict[str, Any]]
       show = lambda v: 'no such array' if v is None else f'{v[1]}{v[0]}'
       raise CheckpointError(f'checkpoint {path} is of another policy or optimizer: {name} is {show(scope.get(name))} '
                             f'there but {show(wanted.get(name))} here; use the settings it was saved with')
+  return _read(folder, step, {k: ocp.args.StandardRestore(v) for k, v in items.items()})
+
+
+def _read(folder: epath.PathLike, step: int, args: Mapping[str, Any]) -> Any:
+  """What orbax reads of a verified step."""
+  path = layout.step_path(folder, step)
   try:
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-      return reader.restore(path, ocp.args.Composite(**{k: ocp.args.StandardRestore(v) for k, v in items.items()}))
+      return reader.restore(path, ocp.args.Composite(**args))
   except Exception as e:  # pylint: disable=broad-exception-caught
     raise CheckpointError(f'checkpoint {path} cannot be read ({_reason(e)}); restore it from a copy, or remove that '
                           'folder to resume from an older step') from e

@@ -1,4 +1,4 @@
-"""Shapes and dtypes of a policy."""
+"""Shapes, architecture and dtypes of a policy."""
 
 import dataclasses
 
@@ -6,13 +6,31 @@ from eijax.errors import UsageError
 
 REMAT_POLICIES = ('none', 'full', 'dots')
 DTYPES = ('float32', 'bfloat16')
+ACTIVATIONS = ('silu', 'gelu_tanh')
+ROPE_SCALINGS = ('none', 'linear', 'llama3')
+# Values that say how a policy is run, not which one it is.
+HOW_IT_RUNS = ('compute_dtype', 'remat', 'scan_unroll')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-  """A dense Qwen3 decoder. Source: https://arxiv.org/abs/2505.09388, section 2.
+  """A dense decoder; the defaults of its architecture are those of Qwen3.
+
+  Source: https://arxiv.org/abs/2505.09388, section 2. What its relatives do otherwise
+  (Qwen2.5, https://arxiv.org/abs/2412.15115; Llama 3, https://arxiv.org/abs/2407.21783;
+  Gemma 3, https://arxiv.org/abs/2503.19786) are plain values here:
 
   head_dim is its own number: hidden_dim need not equal num_heads * head_dim.
+  qkv_bias: queries, keys and values have biases. query_key_norm: RMSNorm of each query
+  and key head. norm_offset: added to the weight of every norm. branch_norms: the outputs
+  of both branches are normed too. embedding_scale: factor on embedded tokens.
+  attention_scale: factor on attention scores; 0 for head_dim ** -0.5.
+  rope_scaling: `linear` divides the frequencies by rope_factor; `llama3` divides those
+  that turn fewer than rope_low_turns times in rope_original_length tokens, keeps those
+  above rope_high_turns, and goes over smoothly between.
+  local_layers: layers (from 0) whose queries see the last `window` tokens only, their own
+  included, and turn with local_rope_theta, unscaled.
+
   param_dtype is what the optimizer updates, compute_dtype what the layers
   multiply in; norms, rotary angles, softmax and logits are float32 always.
   scan_unroll layers share one iteration of the scan over layers: a small model
@@ -30,6 +48,21 @@ class PolicyConfig:
   rope_theta: float = 1_000_000.0
   norm_eps: float = 1e-6
   tie_embeddings: bool = False
+  activation: str = 'silu'
+  qkv_bias: bool = False
+  query_key_norm: bool = True
+  norm_offset: float = 0.0
+  branch_norms: bool = False
+  embedding_scale: float = 1.0
+  attention_scale: float = 0.0
+  rope_scaling: str = 'none'
+  rope_factor: float = 1.0
+  rope_low_turns: float = 1.0
+  rope_high_turns: float = 4.0
+  rope_original_length: int = 8192
+  local_layers: tuple[int, ...] = ()
+  window: int = 0
+  local_rope_theta: float = 10_000.0
   param_dtype: str = 'float32'
   compute_dtype: str = 'float32'
   remat: str = 'none'
@@ -37,10 +70,10 @@ class PolicyConfig:
 
   def __post_init__(self):
     for name in ('vocab_size', 'num_layers', 'hidden_dim', 'num_heads', 'num_kv_heads', 'head_dim', 'mlp_dim',
-                 'scan_unroll'):
+                 'rope_original_length', 'scan_unroll'):
       if getattr(self, name) < 1:
         raise UsageError(f'{name}={getattr(self, name)} must be at least 1')
-    for name in ('rope_theta', 'norm_eps'):
+    for name in ('rope_theta', 'norm_eps', 'embedding_scale', 'rope_factor', 'rope_low_turns', 'local_rope_theta'):
       if not getattr(self, name) > 0:
         raise UsageError(f'{name}={getattr(self, name)} must be above 0')
     if self.num_heads % self.num_kv_heads:
@@ -49,7 +82,16 @@ class PolicyConfig:
           'query heads share key-value heads in equal groups')
     if self.head_dim % 2:
       raise UsageError(f'head_dim={self.head_dim} must be even: rotary embedding turns pairs')
-    for name, valid in (('param_dtype', DTYPES), ('compute_dtype', DTYPES), ('remat', REMAT_POLICIES)):
+    if not self.attention_scale >= 0:
+      raise UsageError(f'attention_scale={self.attention_scale} must be at least 0; 0 stands for head_dim ** -0.5')
+    if not self.rope_high_turns > self.rope_low_turns:
+      raise UsageError(f'rope_high_turns={self.rope_high_turns} must be above rope_low_turns={self.rope_low_turns}')
+    if list(self.local_layers) != sorted({layer for layer in self.local_layers if 0 <= layer < self.num_layers}):
+      raise UsageError(f'local_layers={self.local_layers} must be ascending layers below num_layers={self.num_layers}')
+    if self.window < 0 or bool(self.local_layers) != bool(self.window):
+      raise UsageError(f'window={self.window} must be at least 1 with local_layers={self.local_layers}, and 0 without')
+    for name, valid in (('param_dtype', DTYPES), ('compute_dtype', DTYPES), ('remat', REMAT_POLICIES),
+                        ('activation', ACTIVATIONS), ('rope_scaling', ROPE_SCALINGS)):
       if getattr(self, name) not in valid:
         raise UsageError(f'{name}={getattr(self, name)!r} is unknown; use one of {", ".join(valid)}')
 
@@ -57,6 +99,9 @@ class PolicyConfig:
   def num_params(self) -> int:
     """Number of weights, embeddings included (tied ones once)."""
     attention = self.hidden_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
-    layer = attention + 3 * self.hidden_dim * self.mlp_dim + 2 * self.hidden_dim + 2 * self.head_dim
+    if self.qkv_bias:
+      attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
+    norms = self.hidden_dim * (4 if self.branch_norms else 2) + (2 * self.head_dim if self.query_key_norm else 0)
+    layer = attention + 3 * self.hidden_dim * self.mlp_dim + norms
     embeddings = self.vocab_size * self.hidden_dim * (1 if self.tie_embeddings else 2)
     return self.num_layers * layer + embeddings + self.hidden_dim

@@ -1,9 +1,8 @@
-"""The policy: a pure-functional Qwen3 decoder in Flax linen.
+"""The policy: a pure-functional decoder in Flax linen.
 
-One module from one million to 32 billion parameters; only `PolicyConfig` differs.
-Source: Qwen3 technical report, https://arxiv.org/abs/2505.09388, section 2
-(grouped-query attention, per-head RMSNorm of queries and keys, rotary
-positions, SwiGLU, pre-norm RMSNorm).
+One module from one million to 32 billion parameters, and for Qwen3 and its relatives
+(Qwen2.5, Llama 3, Gemma 3); only `PolicyConfig` differs, which names the sources.
+Grouped-query attention, rotary positions, gated MLP, pre-norm RMSNorm.
 
 Axes: B batch, T query token, S key token, D model, N query heads, K key-value
 heads, G = N / K, H head dim, F mlp, V vocabulary, L layers.
@@ -15,6 +14,7 @@ import flax.linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from eijax.policy.config import PolicyConfig
 
@@ -47,16 +47,39 @@ def init_cache(config: PolicyConfig, batch: int, max_len: int) -> KVCache:
   return KVCache(keys=jnp.zeros(shape, dtype), values=jnp.zeros(shape, dtype))
 
 
-def rotary(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+def _frequencies(theta: float, head_dim: int) -> jax.Array:
+  """Radians per token of each rotary pair, float32[H/2]. Source: https://arxiv.org/abs/2104.09864."""
+  half = head_dim // 2
+  return theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+
+
+def rotary_frequencies(config: PolicyConfig) -> jax.Array:
+  """`_frequencies` of the layers that see the whole context, scaled as the config says.
+
+  Source of `linear`: https://arxiv.org/abs/2306.15595. Of `llama3`: https://arxiv.org/abs/2407.21783 and the
+  reference code that it names; between the two bounds on the number of turns, the weight of the unscaled
+  frequency rises linearly.
+  """
+  frequency = _frequencies(config.rope_theta, config.head_dim)
+  if config.rope_scaling == 'none':
+    return frequency
+  slow = frequency / config.rope_factor
+  if config.rope_scaling == 'linear':
+    return slow
+  turns = config.rope_original_length * frequency / (2 * np.pi)
+  low, high = config.rope_low_turns, config.rope_high_turns
+  keep = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+  return keep * frequency + (1 - keep) * slow
+
+
+def rotary(x: jax.Array, positions: jax.Array, frequency: jax.Array) -> jax.Array:
   """Turn the halves of each head by its position. Source: https://arxiv.org/abs/2104.09864.
 
   Args:
     x: [B, T, N, H]; pairs are (x[..., i], x[..., i + H/2]), as in the published weights.
     positions: int32[B, T].
-    theta: base of the angles, which are float32 whatever x is.
+    frequency: float32[H/2], radians per token; angles are float32 whatever x is.
   """
-  half = x.shape[-1] // 2
-  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)  # [H/2]
   angle = positions.astype(jnp.float32)[:, :, None, None] * frequency[None, None, None, :]
   sin, cos = jnp.sin(angle), jnp.cos(angle)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -64,13 +87,14 @@ def rotary(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
   return turned.astype(x.dtype)
 
 
-def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
+def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
   """Grouped-query attention with a float32 softmax.
 
   Args:
     query: [B, T, N, H].
     keys, values: [B, K, S, H].
     mask: bool[B, T, S], true where the query may look.
+    scale: factor on the scores.
   Returns:
     [B, T, N, H].
   """
@@ -78,36 +102,38 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
   k = keys.shape[1]
   grouped = query.reshape(b, t, k, n // k, h)
   scores = jnp.einsum('BTKGH,BKSH->BKGTS', grouped, keys, preferred_element_type=jnp.float32)
-  scores = jnp.where(mask[:, None, None, :, :], scores * h**-0.5, MASKED)
+  scores = jnp.where(mask[:, None, None, :, :], scores * scale, MASKED)
   weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
   return jnp.einsum('BKGTS,BKSH->BTKGH', weights, values).reshape(b, t, n, h)
 
 
 class RMSNorm(nn.Module):
-  """x / rms(x) * scale, in float32."""
+  """x / rms(x) * (scale + norm_offset), in float32."""
 
-  eps: float
-  param_dtype: str
+  config: PolicyConfig
   axis_name: str
 
   @nn.compact
   def __call__(self, x):
-    init = nn.with_logical_partitioning(nn.initializers.ones_init(), (self.axis_name,))
-    scale = self.param('scale', init, (x.shape[-1],), jnp.dtype(self.param_dtype))
+    cfg = self.config
+    init = nn.with_logical_partitioning(nn.initializers.constant(1 - cfg.norm_offset), (self.axis_name,))
+    scale = self.param('scale', init, (x.shape[-1],), jnp.dtype(cfg.param_dtype))
     wide = x.astype(jnp.float32)
-    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-    scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + cfg.norm_eps)
+    scale = scale.astype(jnp.float32) + cfg.norm_offset if cfg.norm_offset else scale.astype(jnp.float32)
+    scale = scale.reshape((1,) * (x.ndim - 1) + (-1,))
     return (wide * scale).astype(x.dtype)
 
 
 class Projection(nn.Module):
-  """A bias-free linear map between named axes, computed in `compute_dtype`."""
+  """A linear map between named axes, computed in `compute_dtype`."""
 
   shape: tuple[int, ...]
   axes: tuple[str, ...]
   num_in: int  # How many leading axes of `shape` are contracted.
   config: PolicyConfig
   init_scale: float = 1.0
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x):
@@ -117,7 +143,23 @@ class Projection(nn.Module):
     kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape,
                         jnp.dtype(self.config.param_dtype))
     dims = tuple(range(x.ndim - self.num_in, x.ndim)), tuple(range(self.num_in))
-    return jax.lax.dot_general(x, kernel.astype(x.dtype), (dims, ((), ())))
+    y = jax.lax.dot_general(x, kernel.astype(x.dtype), (dims, ((), ())))
+    if not self.use_bias:
+      return y
+    init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[self.num_in:])
+    bias = self.param('bias', init, self.shape[self.num_in:], jnp.dtype(self.config.param_dtype))
+    return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+
+@struct.dataclass
+class Sight:
+  """What queries may look at.
+
+  full: bool[B, T, S], of layers that see the whole context. near: of local_layers; None if there are none.
+  """
+
+  full: jax.Array
+  near: jax.Array | None
 
 
 class Block(nn.Module):
@@ -125,25 +167,32 @@ class Block(nn.Module):
 
   With a cache, the layer writes its keys and values at `positions` and attends
   to the cache; without one, to the other tokens of the same segment. The cache
-  is part of the scan's carry, so that it is updated in place.
+  is part of the scan's carry, so that it is updated in place. `layer` is its number
+  (int32[]) and whether it is one of local_layers (bool[]).
   """
 
   config: PolicyConfig
 
   @nn.compact
-  def __call__(self, carry, layer, positions, mask):
+  def __call__(self, carry, layer, positions, sight):
     cfg = self.config
     x, cache = carry
-    norm = functools.partial(RMSNorm, cfg.norm_eps, cfg.param_dtype)
+    layer, is_local = layer
+    mask, frequency = sight.full, rotary_frequencies(cfg)
+    if cfg.local_layers:
+      mask = jnp.where(is_local, sight.near, mask)
+      frequency = jnp.where(is_local, _frequencies(cfg.local_rope_theta, cfg.head_dim), frequency)
+    norm = functools.partial(RMSNorm, cfg)
     dense = functools.partial(Projection, config=cfg)
     d, n, k, h, f = cfg.hidden_dim, cfg.num_heads, cfg.num_kv_heads, cfg.head_dim, cfg.mlp_dim
 
     y = norm('norm', name='attention_norm')(x)
-    query = dense((d, n, h), ('embed', 'heads', 'head_dim'), 1, name='query')(y)
-    key = dense((d, k, h), ('embed', 'kv_heads', 'head_dim'), 1, name='key')(y)
-    value = dense((d, k, h), ('embed', 'kv_heads', 'head_dim'), 1, name='value')(y)
-    query = rotary(norm('head_dim', name='query_norm')(query), positions, cfg.rope_theta)
-    key = rotary(norm('head_dim', name='key_norm')(key), positions, cfg.rope_theta)
+    query = dense((d, n, h), ('embed', 'heads', 'head_dim'), 1, use_bias=cfg.qkv_bias, name='query')(y)
+    key = dense((d, k, h), ('embed', 'kv_heads', 'head_dim'), 1, use_bias=cfg.qkv_bias, name='key')(y)
+    value = dense((d, k, h), ('embed', 'kv_heads', 'head_dim'), 1, use_bias=cfg.qkv_bias, name='value')(y)
+    if cfg.query_key_norm:
+      query, key = norm('head_dim', name='query_norm')(query), norm('head_dim', name='key_norm')(key)
+    query, key = rotary(query, positions, frequency), rotary(key, positions, frequency)
     if cache is None:
       keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, H]
     else:
@@ -155,15 +204,16 @@ class Block(nn.Module):
       span = mask.shape[-1]
       keys = jax.lax.dynamic_index_in_dim(cache.keys, layer, keepdims=False)[:, :, :span]
       values = jax.lax.dynamic_index_in_dim(cache.values, layer, keepdims=False)[:, :, :span]
-    attended = attend(query, keys, values, mask)
-    x = x + dense((n, h, d), ('heads', 'head_dim', 'embed'), 2, init_scale=0.5 / cfg.num_layers,
-                  name='out')(attended)
+    attended = attend(query, keys, values, mask, cfg.attention_scale or h**-0.5)
+    branch = dense((n, h, d), ('heads', 'head_dim', 'embed'), 2, init_scale=0.5 / cfg.num_layers, name='out')(attended)
+    x = x + (norm('norm', name='attention_out_norm')(branch) if cfg.branch_norms else branch)
 
     y = norm('norm', name='mlp_norm')(x)
     gate = dense((d, f), ('embed', 'mlp'), 1, name='gate')(y)
     up = dense((d, f), ('embed', 'mlp'), 1, name='up')(y)
-    x = x + dense((f, d), ('mlp', 'embed'), 1, init_scale=0.5 / cfg.num_layers,
-                  name='down')(nn.silu(gate) * up)
+    active = nn.silu(gate) if cfg.activation == 'silu' else nn.gelu(gate, approximate=True)
+    branch = dense((f, d), ('mlp', 'embed'), 1, init_scale=0.5 / cfg.num_layers, name='down')(active * up)
+    x = x + (norm('norm', name='mlp_out_norm')(branch) if cfg.branch_norms else branch)
     return (x, cache), None
 
 
@@ -200,15 +250,23 @@ class Decoder(nn.Module):
         unroll=cfg.scan_unroll,
         metadata_params={nn.PARTITION_NAME: 'layers'},
     )(cfg)
-    self.final_norm = RMSNorm(cfg.norm_eps, cfg.param_dtype, 'norm')
+    self.final_norm = RMSNorm(cfg, 'norm')
 
-  def _run(self, tokens, positions, mask, cache):
+  def _run(self, tokens, positions, key_positions, mask, cache):
+    cfg = self.config
     # Gathered over fsdp for the lookup, and rows kept split: left alone, the partitioner splits D instead and
     # puts every row on every device. Outside the update step's mesh both constraints do nothing.
     table = nn.with_logical_constraint(self.embedding, ('vocab', None))
-    x = jnp.take(table, tokens, axis=0).astype(jnp.dtype(self.config.compute_dtype))
+    x = jnp.take(table, tokens, axis=0).astype(jnp.dtype(cfg.compute_dtype))
+    if cfg.embedding_scale != 1:
+      x = x * jnp.asarray(cfg.embedding_scale, x.dtype)
     x = nn.with_logical_constraint(x, ('batch', 'sequence', None))
-    (x, cache), _ = self.layers((x, cache), jnp.arange(self.config.num_layers), positions, mask)
+    near = None
+    if cfg.local_layers:
+      near = mask & (positions[:, :, None] - key_positions[:, None, :] < cfg.window)
+    is_local = np.isin(np.arange(cfg.num_layers), cfg.local_layers)
+    layers = jnp.arange(cfg.num_layers), jnp.asarray(is_local)
+    (x, cache), _ = self.layers((x, cache), layers, positions, Sight(full=mask, near=near))
     return self.final_norm(x), cache
 
   def hidden(self, tokens, positions, segment_ids):
@@ -225,7 +283,7 @@ class Decoder(nn.Module):
     t = tokens.shape[1]
     causal = jnp.tril(jnp.ones((t, t), bool))
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    return self._run(tokens, positions, same & causal[None], None)[0]
+    return self._run(tokens, positions, positions, same & causal[None], None)[0]
 
   def extend(self, tokens, start, cache, span: int | None = None):
     """Append a chunk of tokens to every row of a cache.
@@ -242,7 +300,7 @@ class Decoder(nn.Module):
     positions = start[:, None] + jnp.arange(tokens.shape[1])[None, :]
     cells = jnp.arange(span or cache.max_len)
     mask = cells[None, None, :] <= positions[:, :, None]
-    return self._run(tokens, positions, mask, cache)
+    return self._run(tokens, positions, cells[None, :], mask, cache)
 
   def logits(self, hidden):
     """float32[..., V] logits of hidden states [..., D]."""

@@ -1,6 +1,7 @@
-"""Where a run's first policy comes from: a former run, or a warm-up from random weights."""
+"""Where a run's first policy comes from: a Hugging Face folder, a former run, or a warm-up from random weights."""
 
 from collections.abc import Sequence
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -16,8 +17,12 @@ from eijax.checkpoints import layout
 from eijax.checkpoints.folder import restore_params
 from eijax.config import RunConfig
 from eijax.errors import DataError, UsageError
+from eijax.hf.architecture import is_hf_folder, read_architecture
+from eijax.hf.files import WeightFiles
+from eijax.hf.load import check_weights, load_params
+from eijax.hf.save import copy_companions
 from eijax.learning import packing, sharding, step
-from eijax.policy.config import PolicyConfig
+from eijax.policy.config import HOW_IT_RUNS, PolicyConfig
 from eijax.policy.decoder import Decoder
 from eijax.scenarios.record import Scenario
 from eijax.seeds import derive_seed
@@ -29,12 +34,25 @@ from eijax.warmup import corpus, exercises as exercises_lib
 from eijax.warmup.supervised import warm_up
 
 CONFIG = 'config.json'
+# The config.json of the Hugging Face folder that a policy came from: an export goes back to it.
+HF_CONFIG = 'hf_config.json'
 
 
-def save_description(folder: os.PathLike, config: PolicyConfig, tokenizer: Tokenizer) -> None:
-  """Write what a checkpoint's weights need beside them: shapes and tokenizer."""
+def save_description(
+    folder: os.PathLike, config: PolicyConfig, tokenizer: Tokenizer, source: str | os.PathLike = '') -> None:
+  """Write what a checkpoint's weights need beside them: shapes and tokenizer.
+
+  Args:
+    source: of the policy. What belongs to it goes along, if it is a Hugging Face folder or came from one.
+  """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
+  if source and is_hf_folder(source):
+    copy_companions(source, folder)
+    jsonl.write_bytes(folder / HF_CONFIG, (pathlib.Path(source) / CONFIG).read_bytes())
+  elif source and (pathlib.Path(source) / 'policy' / HF_CONFIG).exists():
+    copy_companions(pathlib.Path(source) / 'policy', folder)
+    jsonl.write_bytes(folder / HF_CONFIG, (pathlib.Path(source) / 'policy' / HF_CONFIG).read_bytes())
   tokenizer.save(folder)
   jsonl.write_json(folder / CONFIG, to_plain(config))
 
@@ -44,7 +62,7 @@ def read_shapes(folder: os.PathLike) -> PolicyConfig:
   path = pathlib.Path(folder) / CONFIG
   values = jsonl.read_json(path)
   try:
-    return PolicyConfig(**values)
+    return PolicyConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
   except TypeError as error:
     raise DataError(f'{path}: not the shapes of a policy ({error}); restore it from a copy') from None
 
@@ -52,6 +70,10 @@ def read_shapes(folder: os.PathLike) -> PolicyConfig:
 def read_tokenizer(folder: os.PathLike) -> Tokenizer:
   """The tokenizer of a saved policy."""
   return load_tokenizer(folder)
+
+
+def _abstract_shapes(config: PolicyConfig) -> Any:
+  return nn.unbox(jax.eval_shape(step.params_init(Decoder(config)), jax.random.key(0)))
 
 
 def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
@@ -62,28 +84,60 @@ def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
 
 
 def check_source(config: RunConfig) -> None:
-  """Refuse a `policy_source` that is no run with a policy of the same shapes.
+  """Refuse a `policy_source` that holds no policy of the same shapes: before any work, weights unread.
 
   Raises:
-    UsageError, CheckpointError: names what is missing or differs.
+    UsageError, DataError, CheckpointError: names what is missing, broken or differs.
   """
   source = config.policy_source
+  if is_hf_folder(source):
+    _check_shapes(config, read_architecture(source))
+    check_weights(WeightFiles(source), config.policy, _abstract_shapes(config.policy))
+    tokenizer = read_tokenizer(source)
+    check_tokenizer(source, tokenizer, config.policy)
+    tokenizer.chat_format(thinking=config.episodes.thinking)  # Refuses a template that cannot hold a talk.
+    return
   folder = pathlib.Path(source) / 'policy'
   if not (folder / CONFIG).exists():
-    raise UsageError(f'policy={source!r} is neither a preset nor the folder of a run (it lacks policy/{CONFIG}); '
-                     'give the --workdir of a run, whose checkpoints and tokenizer are read')
-  changed = [d for d in differences(to_plain(read_shapes(folder)), to_plain(config.policy))
-             if d[0] not in ('compute_dtype', 'remat', 'scan_unroll')]
-  if changed:
-    shown = ', '.join(f'{name} {theirs} instead of {ours}' for name, theirs, ours in changed)
-    raise UsageError(f'policy={source!r} has other shapes than preset {config.preset!r} ({shown}); use the preset it was trained with')
+    raise UsageError(f'policy={source!r} is neither a preset nor the folder of a run (it lacks policy/{CONFIG}) nor that of '
+                     f'a Hugging Face model (it lacks a {CONFIG} with a model_type); '
+                     'give the --workdir of a run, or the folder of a model')
+  _check_shapes(config, read_shapes(folder))
   layout.pick_step(pathlib.Path(source) / 'checkpoints', None)
 
 
-def from_run(config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
-  """Tokenizer and params of the latest policy of a former run's folder, which `check_source` has passed."""
+def _check_shapes(config: RunConfig, theirs: PolicyConfig) -> None:
+  changed = [d for d in differences(to_plain(theirs), to_plain(config.policy)) if d[0] not in HOW_IT_RUNS]
+  if changed:
+    shown = ', '.join(f'{name} {theirs} instead of {ours}' for name, theirs, ours in changed)
+    raise UsageError(f'policy={config.policy_source!r} has other shapes than preset {config.preset!r} ({shown}); '
+                     'use the preset it was trained with')
+
+
+def check_tokenizer(source: str, tokenizer: Tokenizer, config: PolicyConfig) -> None:
+  """Refuse a tokenizer with ids beyond the rows of the embedding, with a DataError."""
+  if tokenizer.vocab_size > config.vocab_size:
+    raise DataError(f'{source}: its tokenizer has ids up to {tokenizer.vocab_size - 1}, but the weights have only '
+                    f'{config.vocab_size} rows; use the tokenizer files that belong to the weights')
+
+
+def load(config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
+  """Tokenizer and params of `policy_source`, which `check_source` has passed; of a run, its latest policy."""
   folder = pathlib.Path(config.policy_source)
-  return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract_params(config.policy, mesh))
+  abstract = abstract_params(config.policy, mesh)
+  if not is_hf_folder(folder):
+    return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract)
+  files = WeightFiles(folder)
+  with reading(files) as on_bytes:
+    return read_tokenizer(folder), load_params(files, config.policy, abstract, on_bytes=on_bytes)
+
+
+@contextlib.contextmanager
+def reading(files: WeightFiles):
+  """A progress bar for `load_params`."""
+  total = sum(tensor.num_bytes for tensor in files.tensors.values())
+  with tqdm.tqdm(total=total, desc='weights', unit='B', unit_scale=True) as progress:
+    yield progress.update
 
 
 def _segments(
