@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from eijax.errors import SimulatorError
 from eijax.simulator import faults as faults_lib
-from eijax.simulator.embedded import EmbeddedSimulator
+from eijax.simulator.embedded import EmbeddedSimulator, words
 from eijax.simulator.prompts import PromptError
 
 MODEL = 'eijax-embedded'
@@ -178,6 +178,7 @@ class SimulatorServer(http.server.ThreadingHTTPServer):
     self.faults = faults_lib.Faults(seed=seed, latency_secs=latency_secs, fault_rate=fault_rate)
     self.api_key = api_key
     super().__init__((host, port), _Handler)
+    words.load()  # Who sees the URL gets an answer in milliseconds.
 
   @property
   def url(self) -> str:
