@@ -21,7 +21,7 @@ from typing import Protocol
 
 from eijax.errors import SimulatorError
 from eijax.simulator import faults as faults_lib
-from eijax.simulator.embedded import EmbeddedSimulator
+from eijax.simulator.embedded import EmbeddedSimulator, words
 from eijax.simulator.prompts import PromptError
 
 MODEL = 'eijax-embedded'
@@ -196,6 +196,7 @@ class SimulatorServer(http.server.ThreadingHTTPServer):
     )
     self.api_key = api_key
     super().__init__((host, port), _Handler)
+    words.load()  # Who sees the URL gets an answer in milliseconds.
 
   @property
   def url(self) -> str:
