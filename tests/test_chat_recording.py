@@ -35,7 +35,7 @@ def messages(number):
 
 
 def make_client(url, exchanges=None, **settings):
-  settings = {'max_retries': 3, 'timeout_secs': 0.3, 'concurrency': 8} | settings
+  settings = {'max_retries': 3, 'timeout_secs': 1.0, 'concurrency': 8} | settings
   return ChatClient([getattr(url, 'url', url)], 'm', exchanges=exchanges, **settings)
 
 
@@ -54,7 +54,7 @@ def counting():
 
 FAULTS = [
     Fault(429, b'', {'Retry-After': '0'}), Fault(500), Fault(drop=True), Fault(body=b'\xff\xfe\x00'), Fault(body=b'<html>'),
-    Fault(delay_secs=0.5), Fault(body=chat_body(None, refusal='No.')), Fault(raw=(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf',)),
+    Fault(delay_secs=1.5), Fault(body=chat_body(None, refusal='No.')), Fault(raw=(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf',)),
 ]
 
 

@@ -177,7 +177,7 @@ def test_folder_of_another_evaluation_is_refused(tmp_path):
 
 def test_conversation_rooms_do_not_import_jax():
   code = (
-      'import sys; import eijax.evaluation.run, eijax.simulator.client, eijax.rollouts.endpoint_policy, '
+      'import sys; import eijax.evaluation.run, eijax.evaluate.run, eijax.evaluate.flags, eijax.simulator.client, eijax.rollouts.endpoint_policy, '
       'eijax.rewards.training, eijax.scenarios.order; '
       "sys.exit(str([m for m in sys.modules if m.split('.')[0] in ('jax', 'flax', 'optax')]) if 'jax' in sys.modules else 0)"
   )

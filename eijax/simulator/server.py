@@ -20,7 +20,7 @@ from typing import Protocol
 from eijax import http_server
 from eijax.errors import SimulatorError
 from eijax.simulator import faults as faults_lib
-from eijax.simulator.embedded import EmbeddedSimulator
+from eijax.simulator.embedded import EmbeddedSimulator, words
 from eijax.simulator.prompts import PromptError
 
 MODEL = 'eijax-embedded'
@@ -146,6 +146,7 @@ class SimulatorServer(http_server.JsonServer):
       seed=seed, latency_secs=latency_secs, fault_rate=fault_rate, names=fault_names
     )
     super().__init__(host, port, _Handler, api_key=api_key)
+    words.load()  # Who sees the URL gets an answer in milliseconds.
 
 
 def serve_until_stopped(server: SimulatorServer, *, follow_parent: bool = False) -> None:

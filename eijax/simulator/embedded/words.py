@@ -101,6 +101,11 @@ def is_english(word: str) -> bool:
   )
 
 
+def load() -> None:
+  """Load the word list, about a second's work, before the first text needs it."""
+  _word_list()
+
+
 def _word_list() -> frozenset[str]:
   # A server's first requests come together: a cache alone would have each of them load the list.
   with _WORD_LIST_LOCK:
