@@ -37,7 +37,8 @@ def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     define_fn(name, default, text, flag_values=flag_values, **bounds)
 
   integer, number = flags.DEFINE_integer, flags.DEFINE_float
-  one(flags.DEFINE_string, 'model', None, 'The policy: the --workdir of a training run (its latest checkpoint), or WORKDIR@STEP.')
+  one(flags.DEFINE_string, 'model', None, 'The policy: the --workdir of a training run (its latest checkpoint), WORKDIR@STEP, '
+      'or the folder of a Hugging Face model.')
   one(flags.DEFINE_string, 'served_model_name', None, 'Name that clients ask for. Default: folder and step, e.g. run@20.')
   one(flags.DEFINE_string, 'host', '127.0.0.1', f'Address to listen on. Other than loopback only with a key in {KEY_VARIABLE}.')
   one(integer, 'port', 8766, 'TCP port; 0 takes a free one, which the ready line tells.', lower_bound=0, upper_bound=65535)
@@ -116,7 +117,7 @@ def open_engine(
 def serve(values: flags.FlagValues) -> None:
   """Load, compile, listen, and answer until a signal."""
   if not values.model:
-    raise UsageError('--model is missing; give the --workdir of a training run')
+    raise UsageError('--model is missing; give the --workdir of a training run, or the folder of a Hugging Face model')
   key = api_key(values.host)
   saved = describe_local_policy(values.model)
   shapes, sampling = settings(values, saved)

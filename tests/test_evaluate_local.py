@@ -1,17 +1,21 @@
 """A policy on this machine as the model under test."""
 
+import dataclasses
 import threading
 
 import pytest
 
+from eijax import presets
 from eijax.errors import UsageError
 from eijax.evaluate import local
 from eijax.evaluate.config import EvaluateConfig, ModelConfig
 from eijax.evaluate.run import Options, run
 from eijax.evaluation.store import read_rows
+from eijax.sampling.config import SamplerShapes
 from eijax.simulator.config import SimulatorConfig
 from eijax.simulator.server import SimulatorServer
 from saved_run import write_run
+from test_convert import model_folder
 from tiny_run import use_one_device
 
 
@@ -53,6 +57,22 @@ def test_a_checkpoint_is_evaluated_and_resumed(saved, simulator_url, tmp_path, m
     (tmp_path / 'b' / name).write_bytes(content if name == 'config.json' else b''.join(content.splitlines(keepends=True)[:3]))
   run(config, Options(out=str(tmp_path / 'b')))
   assert (tmp_path / 'a' / 'results.jsonl').read_bytes() == (tmp_path / 'b' / 'results.jsonl').read_bytes()
+
+
+def test_a_hugging_face_folder_is_evaluated(saved, simulator_url, tmp_path, monkeypatch):
+  use_one_device(monkeypatch.setattr)
+  model, recipe = model_folder(tmp_path / 'model'), presets.get('qwen3_0_6b')
+  # The recipe as it is, but for shapes that compile within seconds.
+  small = dataclasses.replace(
+      recipe, sampler=SamplerShapes(num_slots=4, spans=(640,), chunks=(160,)),
+      sampling=dataclasses.replace(recipe.sampling, max_new_tokens=8))
+  monkeypatch.setitem(presets.PRESETS, 'qwen3_0_6b', lambda: small)
+  summary = run(make_config(saved, simulator_url, str(model), keep_thoughts=True), Options(out=str(tmp_path / 'out')))
+  assert summary['model'] == 'model' and (summary['n'], summary['failed']) == (8, 0)
+  settings = summary['settings']['model']
+  assert (settings['name'], settings['step'], settings['thinking'], settings['temperature']) == (
+      str(model), None, True, recipe.sampling.temperature)
+  assert all(row['num_rounds'] == 2 for row in read_rows(tmp_path / 'out'))
 
 
 def test_the_latest_checkpoint_is_named_so_that_a_later_one_is_not_mixed_in(saved, simulator_url):

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from eijax import convert, presets
 from eijax.errors import CheckpointError, DataError, UsageError
 from eijax.training.local_policy import describe_local_policy, is_local_policy, load_local_policy
 from saved_run import one_device_mesh, write_run
+from test_convert import model_folder
 
 
 @pytest.fixture(scope='module')
@@ -82,3 +84,32 @@ def test_a_folder_whose_name_holds_an_at_stays_whole(run, tmp_path):
   shutil.copytree(workdir, other)
   assert describe_local_policy(str(other)).step == 5
   assert describe_local_policy(f'{other}@2').step == 2
+
+
+def test_hugging_face_folders_and_their_imports(tmp_path):
+  model = model_folder(tmp_path / 'model')
+  convert.import_folder(str(model), str(tmp_path / 'ours'))
+  recipe = presets.get('qwen3_0_6b')  # The smallest; it is larger still.
+  loaded = [load_local_policy(str(tmp_path / name), one_device_mesh()) for name in ('model', 'ours')]
+  equal(loaded[0].params, loaded[1].params)
+  assert [policy.name for policy in loaded] == ['model', 'ours@0']
+  for policy in loaded:
+    assert (policy.sampling, policy.shapes, policy.thinking) == (recipe.sampling, recipe.sampler, recipe.episodes.thinking)
+    assert policy.config == presets.with_policy(recipe, policy.config).policy and policy.config.num_layers == 3
+    assert policy.chat_format.decode(policy.tokenizer.encode('The dog was red.')) == 'The dog was red.'
+  assert is_local_policy(str(model)) and describe_local_policy(str(model)).step is None
+  assert describe_local_policy(f'{tmp_path / "ours"}@0').step == 0
+  with pytest.raises(UsageError, match='has no steps; give .*model. alone'):
+    describe_local_policy(f'{model}@3')
+  with pytest.raises(CheckpointError, match='no checkpoint of step 3'):
+    describe_local_policy(f'{tmp_path / "ours"}@3')
+  weights = next(model.glob('*2-of*.safetensors'))
+  weights.write_bytes(weights.read_bytes()[:900])
+  with pytest.raises(DataError, match='cut short or corrupt'):
+    describe_local_policy(str(model))
+
+
+def test_a_tokenizer_that_does_not_go_with_the_weights(tmp_path):
+  model = model_folder(tmp_path / 'model', vocab_size=300)
+  with pytest.raises(DataError, match='its tokenizer has ids up to .*, but the weights have only 300 rows'):
+    load_local_policy(str(model), one_device_mesh())

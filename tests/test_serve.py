@@ -16,8 +16,10 @@ import requests
 
 from eijax import serve
 from eijax.errors import EijaxError, UsageError
+from eijax.text.load import load_tokenizer
 from eijax.training.local_policy import describe_local_policy
 from saved_run import write_run
+from test_convert import model_folder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KEY = 'a-secret-key'
@@ -94,6 +96,21 @@ def test_a_second_signal_does_not_wait(run):
         pass
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_a_hugging_face_folder_is_served(tmp_path):
+  model = model_folder(tmp_path / 'model')
+  with running(f'--model={model}', '--num_slots=2', '--context=200', '--max_tokens=9') as (_, name, url):
+    assert name == 'model'
+    api = openai.OpenAI(base_url=url, api_key='none', max_retries=0, timeout=60)
+    for words, tokens in (('The dog was red.', 9), ('The dog was red and it barked. ' * 4, 60)):
+      talk = [{'role': 'user', 'content': words}]
+      prompt = load_tokenizer(model).chat_format(thinking=True).prompt(talk)
+      # Alone and in a batch with another, its prompt within one chunk that is longer than the context.
+      first, second = (api.chat.completions.create(model=name, messages=talk, n=n, temperature=0, max_tokens=tokens)
+                       for n in (1, 2))
+      assert 100 > first.usage.prompt_tokens == len(prompt) and 0 < first.usage.completion_tokens <= tokens
+      assert {choice.message.content for choice in second.choices} == {first.choices[0].message.content}
 
 
 def test_bad_flags_exit_2_with_one_line():

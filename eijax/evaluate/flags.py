@@ -85,8 +85,8 @@ def _default(name: str) -> Any:
 def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Define the flags. Call once, in the entry point; tests give holders of their own."""
   holder = {'flag_values': flag_values}
-  flags.DEFINE_string('model', '', 'What is evaluated: the folder of a training run (FOLDER for its latest checkpoint, or FOLDER@STEP), '
-                      'scripted:NAME for a scripted defender, or with --model_url the model name that the endpoint knows.', **holder)
+  flags.DEFINE_string('model', '', 'What is evaluated: the folder of a training run (FOLDER for its latest checkpoint, or FOLDER@STEP) or of a '
+                      'Hugging Face model, scripted:NAME for a scripted defender, or with --model_url the model name that the endpoint knows.', **holder)
   flags.DEFINE_string('out', None, 'Folder of the results. Default: evaluations/MODEL-seedSEED.', **holder)
   flags.DEFINE_bool('resume', True, 'Go on where the folder stopped; with --noresume a folder with results in it is refused.', **holder)
   flags.DEFINE_bool('retry_failed', False, 'Hold the talks that failed in the folder again; their rows go to failed.jsonl.', **holder)

@@ -44,7 +44,7 @@ def describe_model(config: EvaluateConfig, *, is_replay: bool) -> ModelFacts:
         kind='endpoint', label=model.name, settings=settings, thinking=model.thinking != 'off', lockstep=False,
         concurrency=HOSTED_CONCURRENCY)
   if not _is_folder(model.name):
-    raise UsageError(f'model={model.name!r} is no folder of a run and not scripted:NAME; for a model behind an endpoint '
+    raise UsageError(f'model={model.name!r} is no folder of a run or a Hugging Face model and not scripted:NAME; for a model behind an endpoint '
                      'give --model_url=http://host:port/v1 too')
   from eijax.evaluate import local  # pylint: disable=import-outside-toplevel
 

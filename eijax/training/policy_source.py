@@ -124,12 +124,16 @@ def check_tokenizer(source: str, tokenizer: Tokenizer, config: PolicyConfig) -> 
 def load(config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
   """Tokenizer and params of `policy_source`, which `check_source` has passed; of a run, its latest policy."""
   folder = pathlib.Path(config.policy_source)
-  abstract = abstract_params(config.policy, mesh)
   if not is_hf_folder(folder):
-    return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract)
+    return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract_params(config.policy, mesh))
+  return read_tokenizer(folder), read_weights(folder, config.policy, mesh)
+
+
+def read_weights(folder: os.PathLike, config: PolicyConfig, mesh: Mesh) -> Any:
+  """Params from a Hugging Face folder, placed on a mesh."""
   files = WeightFiles(folder)
   with reading(files) as on_bytes:
-    return read_tokenizer(folder), load_params(files, config.policy, abstract, on_bytes=on_bytes)
+    return load_params(files, config, abstract_params(config, mesh), on_bytes=on_bytes)
 
 
 @contextlib.contextmanager
