@@ -26,6 +26,7 @@ from eijax.simulator.prompts import PromptError
 
 MODEL = 'eijax-embedded'
 MAX_BODY_BYTES = 1 << 20
+PROCESSING_MS = 'openai-processing-ms'  # The header in which OpenAI's own endpoint says how long an answer took.
 _START_TIMEOUT_SECS = 60.0
 
 
@@ -69,15 +70,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if not self._authorised():
       self._error(401, 'wrong or missing API key')
       return
+    arrived = time.monotonic()
     drawn = self.server.faults.draw(body)
     if drawn.delay_secs:
       time.sleep(drawn.delay_secs)
     if drawn.fault in faults_lib.FAULTS:
       faults_lib.act_out(self, drawn.fault)
     else:
-      self._complete(body, drawn)
+      self._complete(body, drawn, arrived)
 
-  def _complete(self, body: bytes, drawn: faults_lib.Drawn) -> None:
+  def _complete(self, body: bytes, drawn: faults_lib.Drawn, arrived: float) -> None:
     faults = self.server.faults
     try:
       request = json.loads(body)
@@ -121,7 +123,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         'total_tokens': size + len(text) // 4,
       },
     }
-    self.send_bytes(200, faults_lib.dress(fault, completion), {})
+    data = faults_lib.dress(fault, completion)
+    self.send_bytes(200, data, {PROCESSING_MS: f'{1e3 * (time.monotonic() - arrived):.3f}'})
 
   def _body(self) -> bytes | None:
     """Read the request body, or answer with an error and return None."""
