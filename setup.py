@@ -45,7 +45,7 @@ setuptools.setup(
         'pyspellchecker>=0.8,<1',
         'pyyaml>=6,<7',
         'requests>=2.32,<3',
-        'scipy>=1.12,<2',
+        'scipy>=1.15,<2',
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',
         'tqdm>=4.66,<5',
@@ -54,7 +54,7 @@ setuptools.setup(
     extras_require={
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],
         'data': _DATA,
-        'test': ['pytest>=8', *_DATA],
+        'test': ['pytest>=8', 'selenium>=4.20,<5', *_DATA],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -24,21 +24,23 @@ LEVELS = (
     ('rewards', 'simulator', 'sampling', 'checkpoints'),
     ('scripted', 'rollouts', 'evaluation'),
     ('report', 'warmup'),
-    ('curation',),
-    ('generation', 'datasets'),
+    ('comparison', 'curation'),
+    ('generation', 'datasets', 'leaderboard'),
     ('config', 'presets'),
     ('training',),
-    ('flags', 'train', 'evaluate'),
+    ('flags', 'train', 'compare', 'evaluate'),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.
 CONVERSATION = frozenset(
-    'scenarios chat text episodes rewards simulator scripted rollouts evaluation report curation generation datasets'.split()
+    'scenarios chat text episodes rewards simulator scripted rollouts evaluation report comparison leaderboard curation generation datasets'.split()
 )
 CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises'})
 # What learns sees arrays, never text.
 NUMERIC = frozenset('policy sampling learning checkpoints'.split())
-ENTRY_POINTS = frozenset({'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.evaluate.flags'}) | {
+ENTRY_POINTS = frozenset({
+    'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.compare', 'eijax.evaluate.flags',
+}) | {
     module for module, _ in SUBCOMMANDS.values()
 }
 

@@ -54,25 +54,31 @@ def _slow_dims(config: PolicyConfig) -> np.ndarray:
   return np.concatenate([slow, slow + half])
 
 
-def with_induction_circuit(params, config: PolicyConfig, key: jax.Array):
+def with_induction_circuit(params, config: PolicyConfig, key: jax.Array, lead_in: tuple[int, int, int] | None = None):
   """Return params whose first two layers hold an induction circuit.
 
   The residual stream is split: dimension 0 is constant, the next C dimensions hold
-  the token's code, the C after those the code of the token before it, and, where two
-  query heads share a key head, the last C that of the token before that: two tokens
-  tell a place in a long context better than one.
+  the token's code, and the P after those a projection of the code of the token before
+  it, and, where two query heads share a key head, P more that of the token before that:
+  two tokens tell a place in a long context better than one. P is what the slow rotary
+  pairs can compare; C is as large as it can be, because what several heads or places
+  copy at once adds up, and only long codes can then be told apart.
 
   Args:
     params: unboxed params of `Decoder`, as its `init` gives them.
     config: needs at least two layers and tied embeddings.
     key: PRNG key of the random codes and projections.
+    lead_in: ids (present, before, asked). Where the present token stands, the circuit looks for an earlier present
+      token that followed `asked`, not one that followed `before`, as it would by itself. So a phrase that a talk
+      leads in with "x -" is taken from a line of a list ("newline -") and not from what the talk led in before.
   Raises:
     UsageError: if the policy is too small for the circuit.
   """
   slow = _slow_dims(config)
   g = config.num_heads // config.num_kv_heads
   num_back = min(2, g)
-  c = min(config.head_dim, (config.hidden_dim - 1) // (1 + num_back))
+  p = min(len(slow), (config.hidden_dim - 1) // (1 + num_back))
+  c = min(config.head_dim, config.hidden_dim - 1 - num_back * p)
   if config.num_layers < 2 or not config.tie_embeddings or len(slow) < 8 or c < MIN_CODE_DIMS:
     raise UsageError(
         f'num_layers={config.num_layers}, tie_embeddings={config.tie_embeddings}, head_dim={config.head_dim}, '
@@ -80,12 +86,14 @@ def with_induction_circuit(params, config: PolicyConfig, key: jax.Array):
         f'(codes of {c}): the induction circuit needs 2 layers, tied embeddings, 4 slow rotary pairs and codes of '
         f'{MIN_CODE_DIMS}; use larger values')
   code = np.arange(1, 1 + c)
-  back = [code + c * (i + 1) for i in range(num_back)]  # Dimensions of the codes 1 and 2 tokens before.
+  back = [np.arange(1 + c + p * i, 1 + c + p * (i + 1)) for i in range(num_back)]  # Of the tokens 1 and 2 before.
   rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
 
   embedding = np.zeros((config.vocab_size, config.hidden_dim), np.float32)
   embedding[:, code] = rng.normal(0, EMBEDDING_STD, (config.vocab_size, c))
   embedding[:, 0] = EMBEDDING_STD * np.sqrt(c) / 2
+  # Code [C] to projection [P], of the same length on average.
+  shrink = np.linalg.qr(rng.normal(size=(max(c, p), p)))[0][:c] * np.sqrt(max(c, p) / p)
   layers = {name: {part: np.array(value) for part, value in tree.items()} for name, tree in params['layers'].items()}
   # The random branches start quiet against the embedding, or they would drown the codes.
   for name in ('out', 'down'):
@@ -95,26 +103,30 @@ def with_induction_circuit(params, config: PolicyConfig, key: jax.Array):
   # Layer 0, heads of the first key-value head: write the codes of the tokens before.
   keys[0, :, 0] = value[0, :, 0] = 0
   keys[0, 0, 0] = _lookback_vectors(config, 0)[1]
-  value[0, code, 0, np.arange(c)] = 1
+  value[0][np.ix_(code, [0], np.arange(p))] = shrink[:, None]
   for head in range(g):
     place = head % num_back
     query[0, :, head] = out[0, head] = 0
     query[0, 0, head] = _lookback_vectors(config, place + 1)[0]
-    out[0, head, np.arange(c), back[place]] = EMBEDDING_STD / len(range(place, g, num_back))
+    out[0, head, np.arange(p), back[place]] = EMBEDDING_STD / len(range(place, g, num_back))
   layers['query_norm']['scale'][0] *= PREVIOUS_SCALE
 
   # Layer 1, every head: find the token whose predecessors are the present tokens, and copy its code.
-  asked, held = [code, *back[:-1]], back
+  asked, held = [(code, shrink), *((dims, np.eye(p)) for dims in back[:-1])], back
   for kv in range(config.num_kv_heads):
     keys[1, :, kv] = value[1, :, kv] = 0
     value[1, code, kv, np.arange(c)] = 1
-    projections = [np.linalg.qr(rng.normal(size=(max(c, len(slow)), len(slow))))[0][:c] for _ in held]
+    projections = [np.linalg.qr(rng.normal(size=(len(slow), len(slow))))[0][:p] for _ in held]
     for project, dims in zip(projections, held):
       keys[1][np.ix_(dims, [kv], slow)] = project[:, None]
     for head in range(kv * g, (kv + 1) * g):
       query[1, :, head] = out[1, head] = 0
-      for project, dims in zip(projections, asked):
-        query[1][np.ix_(dims, [head], slow)] = project[:, None]
+      for project, (dims, shorten) in zip(projections, asked):
+        query[1][np.ix_(dims, [head], slow)] = (shorten @ project)[:, None]
+      if lead_in is not None and num_back > 1:
+        present, before, wanted = embedding[list(lead_in)][:, code]
+        query[1][np.ix_(code, [head], slow)] += np.outer(
+            present / np.square(present).sum(), (wanted - before) @ shrink @ projections[1])[:, None]
       out[1, head, np.arange(c), code] = COPY_GAIN * EMBEDDING_STD / config.num_heads
   layers['query_norm']['scale'][1] *= MATCH_SCALE
   final_norm = {'scale': params['final_norm']['scale'] * LOGIT_SCALE}

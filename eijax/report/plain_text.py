@@ -21,6 +21,8 @@ def clean_text(text: str) -> str:
   Piles of combining marks are cut to three, so that a line cannot draw over its neighbours.
   Line breaks and tabs stay. HTML is not escaped here; that is the template's part.
   """
+  if text.isascii() and text.isprintable():
+    return text  # Most texts of a large page; each pattern below looks for something else.
   text = _SURROGATE.sub('\ufffd', text)
   text = _LINE_BREAK.sub('\n', text)
   text = _INVISIBLE.sub(lambda match: f'[U+{ord(match.group()[0]):04X}]', text)

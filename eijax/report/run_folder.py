@@ -11,6 +11,7 @@ from typing import Any
 from eijax import jsonl
 from eijax.errors import DataError
 from eijax.evaluation import store
+from eijax.evaluation.reading import check_row, number
 from eijax.scenarios.record import SCENES
 
 _STEP_FOLDER = re.compile(r'step_(\d+)\Z')
@@ -109,13 +110,6 @@ def read_run(workdir: str | os.PathLike) -> Run:
   )
 
 
-def number(value: Any) -> float:
-  """The value as a float; NaN where it is missing, null or no number."""
-  if isinstance(value, bool) or not isinstance(value, (int, float)):
-    return math.nan
-  return float(value)
-
-
 def _read_metrics(path: pathlib.Path) -> tuple[dict[str, Any], ...]:
   by_step = {}
   for index, row in enumerate(jsonl.read_objects(path), start=1):
@@ -146,7 +140,7 @@ def _read_evaluation(folder: pathlib.Path, step: int) -> Evaluation:
   scenes = summary.get('scenes')
   rows = store.read_rows(folder)
   for index, row in enumerate(rows, start=1):
-    _check_row(row, f'{folder / store.RESULTS}: record {index}')
+    check_row(row, f'{folder / store.RESULTS}: record {index}')
   return Evaluation(
       step=step,
       overall=_read_score(summary.get('overall'), f'{where}: `overall`'),
@@ -170,25 +164,3 @@ def _read_score(part: Any, where: str) -> Score:
   if None in values:
     return NO_SCORE
   return Score(mean=values[0], low=values[1], high=values[2], num=num if isinstance(num, int) else 0)
-
-
-def _check_row(row: Any, where: str) -> None:
-  """Refuse a row whose shape would make the report say something wrong."""
-  if not isinstance(row, dict):
-    raise DataError(f'{where}: must be a JSON object, not a {type(row).__name__}; evaluate again')
-  for name, rule, kept in (
-      ('id', 'text', isinstance(row.get('id'), str)),
-      ('scene_tag', f'one of {", ".join(SCENES)}', row.get('scene_tag') in SCENES),
-      ('score', 'null or a number in -1..1', row.get('score') is None or -1 <= number(row['score']) <= 1),
-      ('turns', 'a list of objects', _is_list_of_objects(row.get('turns'))),
-  ):
-    if not kept:
-      raise DataError(f'{where}: `{name}` = {row.get(name)!r:.80} must be {rule}; evaluate again')
-  for index, turn in enumerate(row['turns'], start=1):
-    for name in ('anger', 'trust', 'anger_delta', 'trust_delta'):
-      if math.isnan(number(turn.get(name))):
-        raise DataError(f'{where}: turn {index}: `{name}` = {turn.get(name)!r:.80} must be a number; evaluate again')
-
-
-def _is_list_of_objects(value: Any) -> bool:
-  return isinstance(value, list) and all(isinstance(item, dict) for item in value)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from eijax.report.run_folder import number
+from eijax.evaluation.reading import number
 
 MAX_POINTS = 400
 

@@ -16,6 +16,8 @@ from eijax.errors import DataError
 THINK_OPEN, THINK_CLOSE = '<think>', '</think>'
 END = '<|end|>'
 ROLE_TOKENS = {'system': '<|system|>', 'user': '<|user|>', 'assistant': '<|assistant|>'}
+# Always a piece of its own, so that a fact which a dash leads in with is asked for by the same token as a line of a sheet.
+DASH = '-'
 CONTROL_PIECES = (*ROLE_TOKENS.values(), END, THINK_OPEN, THINK_CLOSE)
 
 
@@ -54,6 +56,12 @@ class Tokenizer:
   def control_id(self, piece: str) -> int:
     """Id of one of CONTROL_PIECES."""
     return self._control[piece]
+
+  def lead_in(self) -> tuple[int, int, int]:
+    """Ids of a dash, of what stands before one in speech (a space), and before one in a list (a new line)."""
+    newline, dash = self.encode(f'\n{DASH}')[-2:]
+    space, _ = self.encode(f' {DASH}')[-2:]
+    return dash, space, newline
 
   def encode(self, text: str) -> list[int]:
     """Ids of plain text; a control token spelled out in it becomes ordinary pieces."""
@@ -94,7 +102,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts), model_writer=model, vocab_size=vocab_size, model_type='bpe',
         byte_fallback=True, split_digits=True, normalization_rule_name='identity', remove_extra_whitespaces=False,
-        character_coverage=1.0, num_threads=1, minloglevel=2, control_symbols=list(CONTROL_PIECES))
+        character_coverage=1.0, num_threads=1, minloglevel=2, control_symbols=list(CONTROL_PIECES),
+        user_defined_symbols=[DASH])
   except RuntimeError as error:
     raise DataError(f'vocab_size={vocab_size} cannot be reached from these texts ({error}); use fewer pieces') from None
   return Tokenizer(model.getvalue())

@@ -86,13 +86,15 @@ def from_run(config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
   return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract_params(config.policy, mesh))
 
 
-def _segments(talks: Sequence, chat_format: ChatFormat, config: RunConfig) -> list[packing.Segment]:
+def _segments(
+    talks: Sequence, chat_format: ChatFormat, config: RunConfig, lead_in: int | None = None,
+) -> list[packing.Segment]:
   row = config.warmup.packing.row_lengths[-1]
   longest = min(row, config.sampler.max_tokens) - config.sampling.max_new_tokens
   result = []
   for talk in talks:
     turns = [packing.supervised_sample(np.array(turn.prompt_ids, np.int32), np.array(turn.response_ids, np.int32))
-             for turn in corpus.demonstrations(talk, chat_format, longest)
+             for turn in corpus.demonstrations(talk, chat_format, longest, lead_in=lead_in)
              # A scripted line may be longer than any that the policy may sample.
              if len(turn.prompt_ids) + len(turn.response_ids) <= row]
     result += packing.merge_turns(turns, max_length=row)
@@ -108,7 +110,9 @@ def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -
     tokenizer = train_tokenizer(corpus.tokenizer_lines(scenarios, talks), config.policy.vocab_size)
     chat_format = ChatFormat(tokenizer)
     drills = exercises_lib.exercises(scenarios, talks, num=settings.num_exercises, seed=config.seed)
-    kinds = [_segments(drills, chat_format, config)]
+    # Exercises teach how a fact is said, not how often: that is for the talks to show.
+    lead_in = tokenizer.lead_in()
+    kinds = [_segments(drills, chat_format, config, lead_in[0])]
     vocabulary = exercises_lib.vocabulary_of(scenarios)
     for number in range(settings.num_passes):
       # Every pass in other words, so that no fact can be learned by heart.
@@ -122,5 +126,6 @@ def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -
       progress.set_postfix_str(f'loss {loss:.2f} nats/token', refresh=False)
       progress.update(done - progress.n)
 
-    params = warm_up(Decoder(config.policy), mesh, settings, kinds=kinds, seed=config.seed, on_update=show)
+    params = warm_up(Decoder(config.policy), mesh, settings, kinds=kinds, seed=config.seed, lead_in=lead_in,
+                     on_update=show)
   return tokenizer, params

@@ -23,8 +23,8 @@ from eijax.text.contexts import TalkContext
 # Shares of the styles in the mixture. Good replies are the smaller part, so that
 # the warm policy starts as a poor partner that has seen better.
 STYLES: Mapping[str, float] = {
-    'skilled_sheet': 0.12, 'decent': 0.25, 'polite_generic': 0.12, 'over_apologiser': 0.12, 'lecturer': 0.12,
-    'list_maker': 0.10, 'yielder': 0.08, 'hostile': 0.06, 'silent': 0.02, 'fact_bag': 0.01,
+    'skilled_sheet': 0.07, 'decent': 0.14, 'polite_generic': 0.15, 'over_apologiser': 0.15, 'lecturer': 0.15,
+    'list_maker': 0.12, 'yielder': 0.11, 'hostile': 0.08, 'silent': 0.02, 'fact_bag': 0.01,
 }
 
 
@@ -69,13 +69,21 @@ def tokenizer_lines(scenarios: Sequence[Scenario], talks: Sequence[Episode]) -> 
   return [line for line in lines if line.strip()]
 
 
-def demonstrations(talk: Episode, chat_format: ChatFormat, max_tokens: int) -> list[Demonstration]:
-  """The turns of one talk, each with its own prompt, as a rollout would have built them."""
+def demonstrations(
+    talk: Episode, chat_format: ChatFormat, max_tokens: int, *, lead_in: int | None = None,
+) -> list[Demonstration]:
+  """The turns of one talk, each with its own prompt, as a rollout would have built them.
+
+  Args:
+    lead_in: id of a token. Of a reply that holds it, only what follows its first occurrence is to be imitated; the
+      words before it belong to the prompt: the demonstration teaches how to go on from them, not to begin so.
+  """
   context, result = TalkContext(chat_format), []
   for number, turn in enumerate(talk.turns):
     before = dataclasses.replace(talk, turns=talk.turns[:number])
     prompt = context.prompt(policy_messages(before, thinking=False), max_tokens)
     response = chat_format.response(turn.reply.raw)
     context.record(response)
-    result.append(Demonstration(prompt_ids=prompt, response_ids=response))
+    start = response.index(lead_in) + 1 if lead_in in response else 0
+    result.append(Demonstration(prompt_ids=prompt + response[:start], response_ids=response[start:]))
   return result

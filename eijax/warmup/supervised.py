@@ -38,7 +38,7 @@ def mini_batches(config: packing.PackingConfig, kinds: Sequence[Sequence[packing
 
 def warm_up(
     decoder: Decoder, mesh: Mesh, config: WarmupConfig, *,
-    kinds: Sequence[Sequence[packing.Segment]], seed: int,
+    kinds: Sequence[Sequence[packing.Segment]], seed: int, lead_in: tuple[int, int, int] | None = None,
     on_update: Callable[[int, int, float], None] | None = None,
 ) -> Any:
   """Params of a policy that imitates the demonstrations.
@@ -46,6 +46,7 @@ def warm_up(
   Args:
     decoder: trained from random weights with an induction circuit (policy/initial.py).
     kinds: merged demonstrations, grouped by kind; every one is seen once, in an order that mixes the kinds.
+    lead_in: see policy/initial.py.
     on_update: called with (updates done, updates in all, loss in nats per token); the
       loss is that of the update before, so that the device never waits for the host.
   Returns:
@@ -57,7 +58,7 @@ def warm_up(
   shardings = step.state_shardings(abstract)
   init_key, circuit_key = jax.random.split(jax.random.key(seed))
   fresh = step.create_train_state(init_fn, optimizer, mesh, init_key).params
-  params = jax.device_put(with_induction_circuit(fresh, decoder.config, circuit_key), shardings.params)
+  params = jax.device_put(with_induction_circuit(fresh, decoder.config, circuit_key, lead_in), shardings.params)
   state = step.train_state_of(params, optimizer, abstract)
   score_fn = scoring.make_score_fn(decoder, temperature=1.0, chunk_length=CHUNK_LENGTH)
   update = step.make_update_step(score_fn, losses.supervised_loss_fn, optimizer, mesh, shardings)
