@@ -100,6 +100,19 @@ def test_every_folder_of_modules_is_a_package():
   assert not [str(folder) for folder in folders if not (folder / '__init__.py').is_file()]
 
 
+def test_what_is_imported_exists():
+  # Also where no other test runs the import.
+  missing = []
+  for module, path in _modules().items():
+    for node in ast.walk(_tree(path)):
+      if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+      else:
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+      missing += [f'{module} imports {name}' for name in names if name.split('.')[0] == 'eijax' and name not in _modules()]
+  assert not missing
+
+
 def test_imports_go_one_way():
   upward = [
       f'{module} imports {name}'

@@ -78,7 +78,7 @@ def test_results_and_summary(scenarios, tmp_path):
   assert summary['seconds'] > 0
   assert all(turn['reflection']['tier'] and turn['flags'] == [] for row in rows for turn in row['turns'])
   config = jsonl.read_json(tmp_path / 'a' / 'config.json')
-  assert config['settings' if 'settings' in config else 'seed'] == 0 and 'eijax' in config['versions']
+  assert config['seed'] == 0 and 'eijax' in config['versions']
 
 
 def test_an_endpoint_says_what_its_script_would_in_this_process(scenarios, tmp_path):

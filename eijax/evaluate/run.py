@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from eijax.chat.errors import BudgetSpent, NotRecorded, Unauthorized
@@ -105,7 +105,7 @@ def run(config: EvaluateConfig, options: Options) -> dict[str, Any]:
       progress.add(rollout)
       sessions.note(tokens())
 
-    with _ending(progress, total, sessions, tokens):
+    with _ending(folder.path / RESULTS, progress, total, sessions, tokens):
       summary = evaluate(
           scenarios, policy, simulator, folder.path, model_name=facts.label, simulator_name=config.simulator.model,
           max_rounds=config.max_rounds, thinking=facts.thinking, seed=config.seed, num_samples=config.samples,
@@ -166,14 +166,18 @@ def _exchanges(options: Options) -> Iterator[Exchanges | None]:
 
 
 @contextlib.contextmanager
-def _ending(progress: Progress, total: int, sessions: Sessions, tokens) -> Iterator[None]:
+def _ending(
+    results: pathlib.Path, progress: Progress, total: int, sessions: Sessions, tokens: Callable[[], dict[str, dict[str, int]]]
+) -> Iterator[None]:
   """Whatever ends the talks early: note the cost, and say how to go on."""
   try:
     yield
   except BaseException as error:
     progress.close()
     sessions.note(tokens(), now=True)
-    kept = f'{progress.num_done} of {total} talks are kept'
+    # What is on disk counts: a signal may come between a row and the bar.
+    num_kept = results.read_bytes().count(b'\n') if results.exists() else 0
+    kept = f'{num_kept} of {total} talks are kept'
     if isinstance(error, BudgetSpent):
       raise Stopped(f'max_cost_tokens is spent; {kept}. Raise --max_cost_tokens and start the same command again to go on') from None
     if isinstance(error, Interrupted):

@@ -25,6 +25,7 @@ from eijax.simulator.prompts import PromptError
 
 MODEL = 'eijax-embedded'
 MAX_BODY_BYTES = http_server.JsonHandler.max_body_bytes
+PROCESSING_MS = 'openai-processing-ms'  # The header in which OpenAI's own endpoint says how long an answer took.
 _START_TIMEOUT_SECS = 60.0
 
 
@@ -65,15 +66,16 @@ class _Handler(http_server.JsonHandler):
     if not self.is_authorised():
       self.send_problem(401, 'wrong or missing API key')
       return
+    arrived = time.monotonic()
     drawn = self.server.faults.draw(body)
     if drawn.delay_secs:
       time.sleep(drawn.delay_secs)
     if drawn.fault in faults_lib.FAULTS:
       faults_lib.act_out(self, drawn.fault)
     else:
-      self._complete(body, drawn)
+      self._complete(body, drawn, arrived)
 
-  def _complete(self, body: bytes, drawn: faults_lib.Drawn) -> None:
+  def _complete(self, body: bytes, drawn: faults_lib.Drawn, arrived: float) -> None:
     faults = self.server.faults
     try:
       request = json.loads(body)
@@ -117,7 +119,8 @@ class _Handler(http_server.JsonHandler):
         'total_tokens': size + len(text) // 4,
       },
     }
-    self.send_bytes(200, faults_lib.dress(fault, completion))
+    data = faults_lib.dress(fault, completion)
+    self.send_bytes(200, data, {PROCESSING_MS: f'{1e3 * (time.monotonic() - arrived):.3f}'})
 
 
 class SimulatorServer(http_server.JsonServer):
