@@ -9,6 +9,11 @@ import hf_policy
 import numpy as np
 import pytest
 
+from eijax.policy.decoder import Decoder
+from eijax.sampling.config import SamplerShapes, SamplingConfig
+from eijax.sampling.engine import SamplingEngine
+from eijax.sampling.samples import EngineRequest
+
 GOLDEN = json.loads((pathlib.Path(__file__).parent / 'hf_golden.json').read_text())
 # Float32 on both sides, summed in other orders; the record has six digits.
 TOLERANCE = 2e-4
@@ -46,6 +51,23 @@ def test_continuation_through_the_cache(loaded, name):
   second = hf_policy.prompts(hf_folders.VOCAB)[1]
   assert len(set(GOLDEN[name]['greedy'])) > 5
   assert hf_policy.greedy(config, mesh, params, [second]) == [GOLDEN[name]['greedy']]
+
+
+def test_the_engine_goes_on_as_the_sampler_does(loaded):
+  """Chunks, neighbours, and a prompt that begins like a held talk, where layers see different parts of the cache."""
+  config, mesh, params = loaded('gemma3_untied_modern_sharded')
+  first, second = hf_policy.prompts(hf_folders.VOCAB)
+  branch = np.concatenate([first[:100], second[:20]])
+  shapes = SamplerShapes(num_slots=2, spans=(len(first) + hf_policy.NUM_NEW,), chunks=(64,))
+  sampling = SamplingConfig(temperature=1.0, top_p=1.0, top_k=1, max_new_tokens=hf_policy.NUM_NEW)
+  with SamplingEngine(Decoder(config), mesh, shapes, sampling, stop_ids=(-1,), sampleable_ids=range(config.vocab_size)) as engine:
+    engine.set_params(params)
+    found = []
+    for prompts in ([first, second], [branch]):
+      futures = engine.submit([EngineRequest(prompt_ids=prompt, seed=0) for prompt in prompts])
+      found += [future.result().response_ids.tolist() for future in futures]
+    assert engine.stats.reused_tokens == 100
+  assert found == hf_policy.greedy(config, mesh, params, [first, second]) + hf_policy.greedy(config, mesh, params, [branch])
 
 
 @pytest.mark.parametrize('name, change', [
