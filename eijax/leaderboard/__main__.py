@@ -11,11 +11,11 @@ import sys
 from absl import flags
 
 from eijax import command
-from eijax.datasets.shipped import shipped_folder
 from eijax.leaderboard import ranking
 from eijax.leaderboard.entries import read_entries, titled_scenarios, warnings
 from eijax.leaderboard.write import MAX_TEXT_CHARS, write_leaderboard
 from eijax.report.examples import scenarios_by_id
+from eijax.scenarios.shipped import shipped_folder
 
 _OUT = flags.DEFINE_string('out', 'leaderboard', 'Folder for the three files; old ones there are replaced.')
 _TITLE = flags.DEFINE_string('title', 'Leaderboard', 'Heading of the page.')
