@@ -8,7 +8,8 @@ SHEETS = {
     'short': 'x',
 }
 LINES = {
-    'en': ["I can't do this any more. You said so last week, didn't you?", 'Fine. And the 1,250 euros?', "Whatever.\n\nJust go, I'll manage."],
+    'en': ["I can't do this any more. You said so last week, didn't you?",
+           'Fine. And the 1,250 euros?', "Whatever.\n\nJust go, I'll manage."],
     'zh': ['我真的受不了了。你上周不是这么说的吗？', '好吧。那一千二百五十块呢？', '随便。\n\n你走吧，我自己来。'],
     'emoji': ['Really?? 😢😢', '👩‍👧 and 🇩🇪 — who cares 🤷🏽‍♂️', '好吧👍 ok'],
     'spaced': ['  leading and trailing  ', '\n\nnew lines around\n\n', '\ttab,  two  spaces   , three\n \n \n'],

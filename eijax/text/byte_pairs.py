@@ -35,7 +35,8 @@ class BytePairs:
     unknown = model.get('unk_token')
     # A control token that is spelled as a whole word would be looked up (ignore_merges), so it leaves the vocabulary.
     vocab = {piece: index for piece, index in model['vocab'].items() if piece not in controls or piece == unknown}
-    settings.update(decoder=_without_strip(settings.get('decoder')), added_tokens=kept, post_processor=None, truncation=None, padding=None, model={**model, 'vocab': vocab})
+    settings.update(decoder=_without_strip(settings.get('decoder')), added_tokens=kept, post_processor=None, truncation=None,
+                    padding=None, model={**model, 'vocab': vocab})
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(settings))
     except Exception as error:  # The library raises bare exceptions. pylint: disable=broad-exception-caught

@@ -31,7 +31,8 @@ def corpus() -> list[str]:
       records = [json.loads(line) for line in file]
     for record in (*records[:40], *records[-40:]):
       texts.append(record['aggressor_profile']['system_prompt'])
-  return [*texts, *['Oh no 😢😢 I am so sorry.\n\nHow are you? 👍', '你好，我很难过。😢\n别再说了。', 'user\nmodel\nassistant\nsystem\n'] * 60]
+  return [*texts, *[
+      'Oh no 😢😢 I am so sorry.\n\nHow are you? 👍', '你好，我很难过。😢\n别再说了。', 'user\nmodel\nassistant\nsystem\n'] * 60]
 
 
 def added(text: str, index: int, special: bool) -> dict:
