@@ -34,7 +34,7 @@ def abstract_params(config, mesh):
 def load(folder, mesh_spec: str = '', num_devices: int = 1, **changes):
   """(config, mesh, params) of a folder; `changes` are of the config, e.g. its dtypes."""
   config = dataclasses.replace(read_architecture(folder), **changes)
-  mesh = sharding.make_mesh(mesh_spec, jax.devices()[:num_devices])
+  mesh = sharding.make_mesh(mesh_spec, devices=jax.devices()[:num_devices])
   return config, mesh, load_params(WeightFiles(folder), config, abstract_params(config, mesh))
 
 

@@ -148,7 +148,8 @@ def test_a_run_from_a_folder_ends_as_a_folder(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('harm, message', [
     (lambda folder: os.truncate(next(folder.glob('*2-of*.safetensors')), 900), 'cut short or corrupt'),
-    (lambda folder: (folder / 'tokenizer_config.json').unlink(), 'tokenizer_config.json'),
+    (lambda folder: (folder / 'tokenizer.json').unlink(), 'neither tokenizer.json nor tokenizer.model is there'),
+    (lambda folder: (folder / 'chat_template.jinja').unlink(), 'no chat template'),
     (lambda folder: (folder / 'config.json').write_text(
         (folder / 'config.json').read_text().replace('"num_hidden_layers": 3', '"num_hidden_layers": 2')),
      'num_layers 2 instead of 3'),
