@@ -236,8 +236,8 @@ def config_values(config: PolicyConfig) -> dict[str, Any]:
   for kind, defaults in _DEFAULTS.items():
     values = {'architectures': [_ARCHITECTURES[kind]], 'model_type': kind, **shared}
     if kind == 'gemma3_text':
-      # The square root's rounding must not show.
-      scalar = round(config.attention_scale**-2, 6) if config.attention_scale else config.head_dim
+      # The square root's rounding must not show, and transformers takes only an integer.
+      scalar = round(config.attention_scale**-2) if config.attention_scale else config.head_dim
       values.update(
           hidden_activation=defaults['hidden_activation'], query_pre_attn_scalar=scalar,
           sliding_window=config.window or None, rope_local_base_freq=config.local_rope_theta,

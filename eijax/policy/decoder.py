@@ -87,6 +87,28 @@ def rotary(x: jax.Array, positions: jax.Array, frequency: jax.Array) -> jax.Arra
   return turned.astype(x.dtype)
 
 
+def _weights(scores: jax.Array, mask: jax.Array) -> jax.Array:
+  """Softmax over the cells that the mask leaves, float32."""
+  return jax.nn.softmax(jnp.where(mask, scores, MASKED), axis=-1)
+
+
+def _attend_together(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
+  """All query heads of a key head in one product; query: [B, T, K, G, H], else see `attend`."""
+  scores = jnp.einsum('BTKGH,BKSH->BKGTS', query, keys, preferred_element_type=jnp.float32) * scale
+  weights = _weights(scores, mask[:, None, None, :, :]).astype(values.dtype)
+  return jnp.einsum('BKGTS,BKSH->BTKGH', weights, values)
+
+
+def _attend_by_head(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
+  """The same for one query token, T = 1, as products of one matrix and one vector."""
+  heads = range(query.shape[3])
+  scores = jnp.stack([
+      jnp.einsum('BKH,BKSH->BKS', query[:, 0, :, g], keys, preferred_element_type=jnp.float32) for g in heads
+  ], axis=2) * scale  # [B, K, G, S]
+  weights = _weights(scores, mask[:, :, None, :]).astype(values.dtype)
+  return jnp.stack([jnp.einsum('BKS,BKSH->BKH', weights[:, :, g], values) for g in heads], axis=2)[:, None]
+
+
 def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
   """Grouped-query attention with a float32 softmax.
 
@@ -99,12 +121,15 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     [B, T, N, H].
   """
   b, t, n, h = query.shape
-  k = keys.shape[1]
-  grouped = query.reshape(b, t, k, n // k, h)
-  scores = jnp.einsum('BTKGH,BKSH->BKGTS', grouped, keys, preferred_element_type=jnp.float32)
-  scores = jnp.where(mask[:, None, None, :, :], scores * scale, MASKED)
-  weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-  return jnp.einsum('BKGTS,BKSH->BTKGH', weights, values).reshape(b, t, n, h)
+  grouped = query.reshape(b, t, keys.shape[1], n // keys.shape[1], h)
+  if t > 1:
+    return _attend_together(grouped, keys, values, mask, scale).reshape(b, t, n, h)
+  # XLA's CPU backend packs the whole matrix for a product of a few rows, and reads it once for a product of one: 4.5 ms
+  # against 0.3 ms for 64 rows of 640 cells and two query heads.
+  attended = jax.lax.platform_dependent(
+      grouped, keys, values, mask,
+      cpu=functools.partial(_attend_by_head, scale=scale), default=functools.partial(_attend_together, scale=scale))
+  return attended.reshape(b, t, n, h)
 
 
 class RMSNorm(nn.Module):
