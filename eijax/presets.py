@@ -25,18 +25,18 @@ def demo() -> RunConfig:
   context = 896
   return RunConfig(
       preset='demo',
-      num_steps=20,
+      num_steps=16,
       checkpoint_every=4,
       scenarios=DEFAULT_SCENARIOS,
       policy=PolicyConfig(
           vocab_size=3072, num_layers=4, hidden_dim=128, num_heads=2, num_kv_heads=1, head_dim=64, mlp_dim=384,
           tie_embeddings=True, scan_unroll=4),
-      sampling=SamplingConfig(temperature=0.6, top_p=0.95, top_k=20, max_new_tokens=40),
+      sampling=SamplingConfig(temperature=0.6, top_p=0.95, top_k=20, max_new_tokens=44),
       sampler=SamplerShapes(num_slots=64, spans=(448, 640, context), chunks=(64, 384)),
       episodes=EpisodeConfig(scenarios_per_step=8, group_size=8, thinking=False),
       # The embedded simulator shares the machine: more requests in flight would only queue.
       simulator=SimulatorConfig(concurrency=8),
-      optimizer=OptimizerConfig(learning_rate=5e-4, warmup_fraction=0.1, beta2=0.98),
+      optimizer=OptimizerConfig(learning_rate=4e-4, warmup_fraction=0.1, final_fraction=0.25, beta2=0.98),
       packing=PackingConfig(row_lengths=(640, 768, context), rows_per_minibatch=16, num_minibatches=4),
       learner=LearnerConfig(num_micro_batches=4, chunk_length=256),
       evaluation=EvaluationConfig(num_samples=1, every=0),

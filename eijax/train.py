@@ -145,7 +145,9 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
         summary = evaluate(
             test_set, policy, simulator, run.eval_folder(step), model_name=f'{config.preset} at step {step}',
             simulator_name=config.simulator.model, max_rounds=config.episodes.max_rounds,
-            thinking=config.episodes.thinking, seed=config.seed, num_samples=config.evaluation.num_samples, on_finish=show)
+            thinking=config.episodes.thinking, seed=config.seed, num_samples=config.evaluation.num_samples, on_finish=show,
+            # A talk that had to share its slot would pay for its whole context in every round.
+            max_open=config.sampler.num_slots)
       sampler.release()
       part = summary['overall']
       if part['score'] is None:
