@@ -79,3 +79,16 @@ def test_same_key_same_weights():
   first, same, other = (with_induction_circuit(params, DEMO, jax.random.key(seed)) for seed in (1, 1, 2))
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, same)))
   assert not np.array_equal(first['embedding'], other['embedding'])
+
+
+def test_lead_in_asks_for_the_line_of_a_list_and_not_for_what_was_led_in_before():
+  # Dash, space and newline; a list of two lines, then one of them led in by "space dash", then another lead-in.
+  dash, space, newline, list_line, said = 10, 11, 12, 100, 200
+  context = [newline, dash, list_line, 101, 102, 5, space, dash, said, 201, 6, space, dash]
+  params = random_params(DEMO)
+  chosen = {
+      lead_in: int(logits_of(DEMO, with_induction_circuit(params, DEMO, jax.random.key(1), lead_in),
+                             np.array([context], np.int32))[0, -1].argmax())
+      for lead_in in (None, (dash, space, newline))
+  }
+  assert chosen == {None: said, (dash, space, newline): list_line}

@@ -74,6 +74,14 @@ def test_sampleable_ids(tokenizer, thinking):
   assert set(range(tokenizer.vocab_size)) - set(ids) <= special_ids(tokenizer)  # All of the text is left.
 
 
+def test_a_dash_is_a_piece_of_its_own_in_speech_and_in_lists(tokenizer):
+  dash, space, newline = tokenizer.lead_in()
+  for text, before in (('I see this - a dog', space), ('### Facts\n- a dog\n- a cat', newline)):
+    ids = tokenizer.encode(text)
+    assert ids.count(dash) == text.count('-')
+    assert all(ids[i - 1] == before for i, index in enumerate(ids) if index == dash)
+
+
 def test_same_texts_same_model(tokenizer):
   again = train_tokenizer((SENTENCES + HOSTILE) * 40, VOCAB)
   assert again.model_bytes == tokenizer.model_bytes

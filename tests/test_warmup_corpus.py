@@ -180,3 +180,19 @@ def test_exercises_start_at_the_users_levels(drills):
   for drill in drills:
     anchors = drill.scenario.anchors
     assert (drill.state.anger, drill.state.trust) == (anchors.initial_anger, anchors.initial_trust)
+
+
+def test_words_that_lead_in_are_not_imitated(drills, chat):
+  dash = chat.response('This - that')
+  lead_in = dash[next(i for i, index in enumerate(dash) if chat.decode([index]).strip() == '-')]
+  num_cut = 0
+  for talk in drills[:20]:
+    whole, cut = (demonstrations(talk, chat, MAX_TOKENS, lead_in=token) for token in (None, lead_in))
+    for one, other in zip(whole, cut, strict=True):
+      assert one.prompt_ids + one.response_ids == other.prompt_ids + other.response_ids
+      if lead_in in one.response_ids:
+        num_cut += 1
+        assert other.prompt_ids[-1] == lead_in and other.prompt_ids[len(one.prompt_ids):].count(lead_in) == 1
+      else:
+        assert other == one
+  assert num_cut > 20
