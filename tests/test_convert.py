@@ -18,6 +18,7 @@ from eijax import convert, train
 from eijax.checkpoints.folder import restore_params
 from eijax.errors import DataError, EijaxError, UsageError
 from eijax.policy.config import PolicyConfig
+from eijax.simulator import opening
 from eijax.training import policy_source
 from test_hf_weights import same_bits, stored
 from tiny_run import tiny_config, use_one_device, write_scenarios
@@ -29,9 +30,9 @@ CASE = hf_folders.CASES['qwen3_tied_modern_sharded']
 CASE = dataclasses.replace(CASE, config=CASE.config | {'vocab_size': 1300})
 
 
-def model_folder(folder, dtype='bfloat16') -> pathlib.Path:
-  """Weights, config and tokenizer."""
-  hf_folders.write_folder(folder, CASE, dtype=dtype)
+def model_folder(folder, dtype='bfloat16', **changes) -> pathlib.Path:
+  """Weights, config and tokenizer. changes: of the config."""
+  hf_folders.write_folder(folder, dataclasses.replace(CASE, config=CASE.config | changes), dtype=dtype)
   for path in TEXT.iterdir():
     shutil.copy(path, folder)
   return pathlib.Path(folder)
@@ -110,9 +111,7 @@ def test_a_failed_import_leaves_nothing(model, tmp_path, monkeypatch):
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
-  folder = model_folder(tmp_path / 'model')
-  small = dataclasses.replace(CASE, config=CASE.config | {'vocab_size': 300})
-  hf_folders.write_folder(folder, small)
+  folder = model_folder(tmp_path / 'model', vocab_size=300)
   with pytest.raises(DataError, match='its tokenizer has ids up to .*, but the weights have only 300 rows'):
     convert.import_folder(str(folder), str(tmp_path / 'ours'))
 
@@ -161,6 +160,6 @@ def test_a_bad_folder_is_refused_before_any_work(model, tmp_path, monkeypatch, h
   shutil.copytree(model, folder)
   config = run_config(scenarios, folder)
   harm(folder)
-  monkeypatch.setattr(train, 'running_server', lambda **_: pytest.fail('work was begun before the refusal'))
+  monkeypatch.setattr(opening, 'running_server', lambda **_: pytest.fail('work was begun before the refusal'))
   with pytest.raises((DataError, UsageError), match=message):
     train.train(config, str(tmp_path / 'run'), tpu=False, resume=True)

@@ -14,6 +14,7 @@ from eijax.errors import DataError, UsageError
 from eijax.scenarios.load import load_split
 from eijax.scenarios.order import step_scenarios
 from eijax.scenarios.record import SCENES, SPLITS
+from eijax.scenarios.shipped import shipped_folder
 from talks import make_record
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eijax.chat import completion as completion_lib
@@ -234,6 +234,40 @@ class ChatClient:
       # The one part of the request that many servers do not know, and some do not name.
       lesson = Lesson(format=next_format(sent), told=False)
     return lesson, None
+
+  def post(self, path: str, asked: Mapping[str, Any], read: Callable[[Any], Any], *, expected: str) -> Any:
+    """Make another request of the same API and wait for it, with this client's connections, keys and retries.
+
+    Neither metered nor recorded.
+
+    Args:
+      path: below the base URL, e.g. '/embeddings'.
+      asked: body.
+      read: makes the value to return of the decoded answer; a KeyError, TypeError, ValueError or AttributeError
+        means that it cannot be used, and it is asked for again.
+      expected: what the answer should be, in words, for the error.
+    Raises:
+      ChatError: after the retries where they can help.
+    """
+    call = Live().open(asked, b'')
+    for retries in itertools.count():
+      if self._closed.is_set():
+        raise errors.Closed('the client was closed while a request was under way')
+      route = self._routes[retries % len(self._routes)]
+      try:
+        exchange = self._wire.send(route, 'POST', path, _encode(asked))
+        self._judge.check(exchange)
+        try:
+          return read(completion_lib.decode(exchange.body))
+        except (completion_lib.UnreadableBody, KeyError, TypeError, ValueError, AttributeError) as error:
+          raise Passing(errors.BadAnswer(self._scrub(
+              f'{exchange.url} answered, but not with {expected}: {error!r}; check the model and that the URL ends in /v1'
+          ))) from None
+      except Passing as passing:
+        final = self._final(passing, retries, 0, call)
+        if final:
+          raise final from None
+        self._wait(passing.retry_after_secs, retries, call)
 
   def submit(self, messages: Sequence[Mapping[str, Any]], **settings) -> concurrent.futures.Future:
     """`complete` in a worker thread; returns a Future of ChatResult."""

@@ -1,16 +1,12 @@
 """A second similarity: cosine of embeddings from an OpenAI-compatible endpoint."""
 
-import itertools
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import requests
 import tqdm
 
-from eijax.chat import client, completion, errors
-from eijax.chat.routes import Route
+from eijax.chat import client, errors
 
 KEY_VARIABLE = 'EIJAX_EMBEDDING_API_KEY'
 _BATCH_SIZE = 32
@@ -48,28 +44,8 @@ class EmbeddingClient(client.ChatClient):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
   def _embed_batch(self, batch: Sequence[str]) -> np.ndarray:
-    payload = {'model': self.model, 'input': list(batch), 'encoding_format': 'float'}
-    body = json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace')
-    for attempt in itertools.count():
-      if self._closed.is_set():
-        raise errors.Closed('the embedding client was closed while a request was under way')
-      route = self._routes[attempt % len(self._routes)]
-      try:
-        response, _ = self._send(route, 'POST', '/embeddings', body)
-        self._raise_for_status(route, response)
-        return self._vectors(route, response, len(batch))
-      except client._Passing as passing:  # pylint: disable=protected-access
-        self._wait(passing, attempt)
-    raise AssertionError('unreachable')
-
-  def _vectors(self, route: Route, response: requests.Response, size: int) -> np.ndarray:
-    try:
-      return _read(completion.decode(response.content), size)
-    except (completion.UnreadableBody, KeyError, TypeError, ValueError, AttributeError) as error:
-      raise client._Passing(errors.BadAnswer(self._scrub(  # pylint: disable=protected-access
-        f'{route.display} answered, but not with {size} embeddings: {error!r}; '
-        'check --embedding_model and that the URL ends in /v1'
-      ))) from None
+    asked = {'model': self.model, 'input': list(batch), 'encoding_format': 'float'}
+    return self.post('/embeddings', asked, lambda answer: _read(answer, len(batch)), expected=f'{len(batch)} embeddings')
 
 
 def _read(answer: Any, size: int) -> np.ndarray:
