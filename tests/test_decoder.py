@@ -12,6 +12,7 @@ import pytest
 
 from eijax.errors import UsageError
 from eijax.learning.sharding import LOGICAL_AXES
+from eijax.policy import decoder as decoder_lib
 from eijax.policy.config import PolicyConfig
 from eijax.policy.decoder import Decoder, init_cache
 
@@ -251,3 +252,28 @@ def test_bfloat16_compute_keeps_float32_logits():
 def test_bad_config_is_refused(bad, message):
   with pytest.raises(UsageError, match=message):
     dataclasses.replace(CONFIG, **bad)
+
+
+def test_blocks_of_queries_equal_one_product():
+  # Three blocks and a rest of one query; two segments, one of which crosses a block's edge; padding at the end.
+  t, block = 2 * 128 + 1, 128
+  rng = np.random.default_rng(0)
+  query, keys, values, weight = (
+      jnp.asarray(rng.normal(size=shape), jnp.float32)
+      for shape in ((2, t, 4, 6), (2, 2, t, 6), (2, 2, t, 6), (2, t, 4, 6)))
+  segment = jnp.asarray(np.searchsorted([100, 240], np.arange(t), side='right') + 1)[None]
+  segment = jnp.where(jnp.arange(t)[None] < 250, segment, 0)
+  mask = jnp.broadcast_to((segment[:, :, None] == segment[:, None, :]) & jnp.tril(jnp.ones((t, t), bool))[None], (2, t, t))
+  assert decoder_lib.QUERY_BLOCK == block
+
+  def outcome(attend):
+    def loss(query, keys, values):
+      attended = attend(query, keys, values, mask, 0.4)
+      return jnp.sum(attended * weight), attended
+
+    (_, attended), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(query, keys, values)
+    return attended, grads
+
+  # Sums of the same terms, less zeros, perhaps in another order: a few units in the last place of values of order 1 to 10.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+               outcome(decoder_lib.attend_causal), outcome(decoder_lib.attend))
