@@ -25,7 +25,7 @@ def demo() -> RunConfig:
   context = 896
   return RunConfig(
       preset='demo',
-      num_steps=16,
+      num_steps=12,
       checkpoint_every=4,
       scenarios=DEFAULT_SCENARIOS,
       policy=PolicyConfig(
@@ -36,8 +36,8 @@ def demo() -> RunConfig:
       episodes=EpisodeConfig(scenarios_per_step=8, group_size=8, thinking=False),
       # The embedded simulator shares the machine: more requests in flight would only queue.
       simulator=SimulatorConfig(concurrency=8),
-      optimizer=OptimizerConfig(learning_rate=4e-4, warmup_fraction=0.1, final_fraction=0.25, beta2=0.98),
-      packing=PackingConfig(row_lengths=(640, 768, context), rows_per_minibatch=16, num_minibatches=4),
+      optimizer=OptimizerConfig(learning_rate=4e-4, warmup_fraction=0.2, final_fraction=0.25, beta2=0.98),
+      packing=PackingConfig(row_lengths=(768, context), rows_per_minibatch=16, num_minibatches=4),
       learner=LearnerConfig(num_micro_batches=4, chunk_length=256),
       evaluation=EvaluationConfig(num_samples=1, every=0),
       warmup=WarmupConfig(

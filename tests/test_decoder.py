@@ -256,13 +256,13 @@ def test_bad_config_is_refused(bad, message):
 
 def test_blocks_of_queries_equal_one_product():
   # Three blocks and a rest of one query; two segments, one of which crosses a block's edge; padding at the end.
-  t, block = 2 * 128 + 1, 128
+  t, block = 2 * 256 + 1, 256
   rng = np.random.default_rng(0)
   query, keys, values, weight = (
       jnp.asarray(rng.normal(size=shape), jnp.float32)
       for shape in ((2, t, 4, 6), (2, 2, t, 6), (2, 2, t, 6), (2, t, 4, 6)))
-  segment = jnp.asarray(np.searchsorted([100, 240], np.arange(t), side='right') + 1)[None]
-  segment = jnp.where(jnp.arange(t)[None] < 250, segment, 0)
+  segment = jnp.asarray(np.searchsorted([100, 300], np.arange(t), side='right') + 1)[None]
+  segment = jnp.where(jnp.arange(t)[None] < 500, segment, 0)
   mask = jnp.broadcast_to((segment[:, :, None] == segment[:, None, :]) & jnp.tril(jnp.ones((t, t), bool))[None], (2, t, t))
   assert decoder_lib.QUERY_BLOCK == block
 

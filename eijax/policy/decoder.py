@@ -23,7 +23,7 @@ from eijax.policy.config import PolicyConfig
 MASKED = -1e30
 # Queries that share the keys they look at, and how many such blocks a row is cut into at most, so that long rows do not
 # make a program of hundreds of products.
-QUERY_BLOCK = 128
+QUERY_BLOCK = 256
 MAX_QUERY_BLOCKS = 8
 
 
