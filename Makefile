@@ -1,19 +1,22 @@
 # make train  [ARGS='--seed=1']   train the demo policy; ARGS are flags of eijax.train
 # make test   [ARGS='-k packing'] run the tests; ARGS are arguments of pytest
 # make parity [ARGS='-k qwen3']   compare with transformers, torch and peft, in an environment of their own
+# make plan-check                compile for TPU slices ahead of time, in an environment of its own; needs no TPU
 
 PYTHON ?= python3
 VENV ?= .venv
 PARITY_VENV ?= .venv-parity
+PLAN_VENV ?= .venv-plan
 # Arguments of `pip install` that bring torch. A CPU build is enough, and far smaller; BUILD.md says how to get one.
 TORCH ?= torch==2.13.0
 ARGS ?=
 
 VENV_PYTHON := $(VENV)/bin/python
 PARITY_PYTHON := $(PARITY_VENV)/bin/python
+PLAN_PYTHON := $(PLAN_VENV)/bin/python
 SPEC := setup.py pyproject.toml
 
-.PHONY: train test parity
+.PHONY: train test parity plan-check
 .DELETE_ON_ERROR:
 # Two installations into one environment would get in each other's way.
 .NOTPARALLEL:
@@ -29,6 +32,9 @@ test: $(VENV)/.installed-test
 
 parity: $(PARITY_VENV)/.installed-parity
 	$(PARITY_PYTHON) -m pytest -q tests/parity $(ARGS)
+
+plan-check: $(PLAN_VENV)/.installed-plan
+	$(PLAN_PYTHON) -m pytest -q tests/ahead_of_time $(ARGS)
 
 # $(call environment,FOLDER): a virtual environment with pip in it. Run again after a
 # broken attempt, it picks up what is there. Debian ships Python without ensurepip, and
@@ -66,4 +72,10 @@ $(PARITY_VENV)/.installed-parity: $(SPEC)
 	@$(PARITY_PYTHON) -m pip install --quiet $(TORCH) || \
 	  { echo "error: pip cannot install TORCH=$(TORCH); give a release that your index has, e.g. make parity TORCH=torch, see BUILD.md" >&2; exit 2; }
 	$(call install,$(PARITY_VENV),.[parity])
+	@touch $@
+
+$(PLAN_VENV)/.installed-plan: $(SPEC)
+	$(call environment,$(PLAN_VENV))
+	$(call install,$(PLAN_VENV),.[plan])
+	@$(PLAN_PYTHON) -m pip install --quiet 'pytest>=8'
 	@touch $@

@@ -1,4 +1,4 @@
-"""Packaging of eijax: pip install . , with the extras tpu, data, test and parity."""
+"""Packaging of eijax: pip install . , with the extras tpu, plan, data, test and parity."""
 
 import pathlib
 import re
@@ -57,6 +57,8 @@ setuptools.setup(
     ],
     extras_require={
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],
+        # The TPU compiler, which runs without a TPU; jax's own extra names the release that goes with it.
+        'plan': [f'jax[tpu]{_JAX_BOUND}'],
         'data': _DATA,
         # The official client, to hold eijax.serve against.
         'test': ['openai>=1.40,<3', 'pytest>=8', 'selenium>=4.20,<5', *_DATA],

@@ -38,16 +38,16 @@ class EpisodeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
-  """num_micro_batches: of each mini-batch, whose gradients are added up. chunk_length: positions
-  whose logits exist at a time; 0 for all."""
+  """num_micro_batches: of each mini-batch, whose gradients are added up; 0 for as many as leave each data shard of
+  the mesh one row. chunk_length: scored tokens of a device whose logits exist at a time; 0 for all."""
 
   num_micro_batches: int = 1
   chunk_length: int = 512
 
   def __post_init__(self):
-    if self.num_micro_batches < 1 or self.chunk_length < 0:
-      raise UsageError(f'num_micro_batches={self.num_micro_batches} must be at least 1, '
-                       f'chunk_length={self.chunk_length} at least 0')
+    if self.num_micro_batches < 0 or self.chunk_length < 0:
+      raise UsageError(f'num_micro_batches={self.num_micro_batches} and '
+                       f'chunk_length={self.chunk_length} must be at least 0')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def _qwen3(
       optimizer=OptimizerConfig(learning_rate=1e-6),
       # About 256 turn samples, or 32 talks, an update: four updates a step.
       packing=PackingConfig(row_lengths=(context,), rows_per_minibatch=128, num_minibatches=4),
-      learner=LearnerConfig(num_micro_batches=8, chunk_length=512),
+      learner=LearnerConfig(num_micro_batches=0, chunk_length=512),
       evaluation=EvaluationConfig(num_samples=1, every=30),
   )
 

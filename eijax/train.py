@@ -20,8 +20,7 @@ from eijax.checkpoints.folder import CheckpointFolder
 from eijax.config import RunConfig
 from eijax.errors import EijaxError, UsageError
 from eijax.evaluation.run import evaluate
-from eijax.learning import losses, optimizer as optimizer_lib, packing, scoring, sharding, step as step_lib
-from eijax.policy.decoder import Decoder
+from eijax.learning import optimizer as optimizer_lib, packing, step as step_lib
 from eijax.report.write import write_report
 from eijax.rollouts.ports import EpisodeJob
 from eijax.rollouts.runner import run_rollouts
@@ -32,7 +31,7 @@ from eijax.scenarios.order import step_scenarios
 from eijax.seeds import derive_seed
 from eijax.settings import to_plain
 from eijax.simulator.opening import open_simulator
-from eijax.training import devices, experience as experience_lib, policy_source
+from eijax.training import devices, experience as experience_lib, learner as learner_lib, policy_source
 from eijax.training.run_folder import RunFolder
 
 
@@ -72,15 +71,14 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
   # ---- Devices and mesh --------------------------------------------------------------------------
   if tpu:
     devices.require_tpu()
-  mesh = sharding.make_mesh(config.mesh)
+  mesh = learner_lib.run_mesh(config)
   print(f'devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}', flush=True)
 
   # ---- What can be refused before any work -------------------------------------------------------
   if not config.policy_source and config.warmup is None:
     raise UsageError(f'preset={config.preset!r} starts from a trained policy and has none of its own; give --policy=FOLDER')
   devices.check_fits(config, mesh)
-  decoder, optimizer = Decoder(config.policy), optimizer_lib.make_optimizer(config.optimizer)
-  abstract = step_lib.abstract_train_state(step_lib.params_init(decoder), optimizer, mesh)
+  learner = learner_lib.make_learner(config, mesh)
 
   # ---- Input -------------------------------------------------------------------------------------
   train_set, test_set = load_split(config.scenarios, 'train'), load_split(config.scenarios, 'test')
@@ -97,7 +95,7 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
 
     # ---- Policy and train state ------------------------------------------------------------------
     if start_step is not None:
-      start_step, state, _ = checkpoints.restore(abstract)
+      start_step, state, _ = checkpoints.restore(learner.abstract)
       tokenizer = policy_source.read_tokenizer(run.policy)
       print(f'resumed at step {start_step}', flush=True)
     else:
@@ -105,7 +103,7 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
         tokenizer, params = policy_source.load(config, mesh)
       else:
         tokenizer, params = policy_source.from_warm_up(config, mesh, train_set)
-      start_step, state = 0, step_lib.train_state_of(params, optimizer, abstract)
+      start_step, state = 0, step_lib.train_state_of(params, learner.optimizer, learner.abstract)
       del params  # Part of the state from here on.
       policy_source.save_description(run.policy, config.policy, tokenizer, config.policy_source)
       checkpoints.save(0, state, {'step': 0})
@@ -113,15 +111,9 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
     run.rewind(start_step)
     chat_format = tokenizer.chat_format(thinking=config.episodes.thinking)
 
-    # ---- Update ----------------------------------------------------------------------------------
-    score_fn = scoring.make_score_fn(
-        decoder, temperature=config.sampling.temperature, chunk_length=config.learner.chunk_length)
-    update = step_lib.make_update_step(
-        score_fn, losses.policy_loss_fn(config.loss), optimizer, mesh, step_lib.state_shardings(abstract))
-
     # ---- Sampler ---------------------------------------------------------------------------------
     sampler = BatchSampler(
-        decoder, mesh, config.sampler, config.sampling, stop_ids=chat_format.stop_ids,
+        learner.decoder, mesh, config.sampler, config.sampling, stop_ids=chat_format.stop_ids,
         sampleable_ids=tokenizer.sampleable_ids(config.episodes.thinking))
     sampler.warm_up(state.params)
     policy = TokenPolicy(chat_format, sampler)
@@ -189,7 +181,7 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
           rate = optimizer_lib.learning_rate_at(config.optimizer, step, config.num_steps)
           updates = []
           for batch in packing.pack_minibatches(segments, config.packing, seed=derive_seed('packing', config.seed, step)):
-            state, metrics = update(state, sharding.put_batch(batch, mesh, config.learner.num_micro_batches), rate)
+            state, metrics = learner.update(state, learner.put(batch), rate)
             updates.append(metrics)
           learned = mean_of_updates(updates)
       talked = experience_lib.metrics(experience)

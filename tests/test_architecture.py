@@ -28,7 +28,7 @@ LEVELS = (
     ('generation', 'datasets', 'leaderboard'),
     ('config', 'presets'),
     ('training', 'serving'),
-    ('flags', 'train', 'convert', 'compare', 'evaluate', 'serve'),
+    ('flags', 'train', 'convert', 'compare', 'evaluate', 'serve', 'plan'),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.

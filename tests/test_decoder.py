@@ -157,7 +157,9 @@ def loss_and_gradient(config):
   return jax.device_get(jax.jit(jax.value_and_grad(loss))(single(config)))
 
 
-@pytest.mark.parametrize('change', [{'remat': 'full'}, {'remat': 'dots', 'scan_unroll': 2}], ids=['full', 'dots_unrolled'])
+@pytest.mark.parametrize('change', [
+    {'remat': 'full'}, {'remat': 'dots', 'scan_unroll': 2}, {'remat': 'attention'}, {'remat': 'offload'}],
+    ids=['full', 'dots_unrolled', 'attention', 'offload'])
 def test_remat_and_unroll_change_no_value(change):
   value, gradient = loss_and_gradient(CONFIG)
   assert min(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 1e-4  # Every parameter has its part in the loss.
@@ -246,7 +248,7 @@ def test_bfloat16_compute_keeps_float32_logits():
 
 @pytest.mark.parametrize('bad, message', [
     ({'num_layers': 0}, 'num_layers=0 must be at least 1'), ({'num_heads': 5}, 'num_heads=5 must be a multiple'),
-    ({'head_dim': 7}, 'head_dim=7 must be even'), ({'remat': 'some'}, "remat='some' is unknown; use one of none, full, dots"),
+    ({'head_dim': 7}, 'head_dim=7 must be even'), ({'remat': 'some'}, "remat='some' is unknown; use one of none, full, dots, attention, offload"),
     ({'compute_dtype': 'float16'}, "compute_dtype='float16' is unknown; use one of float32, bfloat16"),
     ({'scan_unroll': 0}, 'scan_unroll=0 must be')])
 def test_bad_config_is_refused(bad, message):

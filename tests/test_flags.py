@@ -37,6 +37,7 @@ OTHER_VALUES = {
     'simulator_url': 'http://127.0.0.1:8000/v1, http://127.0.0.1:8001/v1', 'simulator_model': 'another',
     'spans': '256,640', 'chunks': '32,128', 'row_lengths': '896,1024', 'warmup_row_lengths': '1000',
     'param_dtype': 'bfloat16', 'compute_dtype': 'bfloat16', 'remat': 'full',
+    'gradient_dtype': 'float32', 'attention': 'reference',
     'simulator_thinking': 'off', 'simulator_extra_body': '{"top_p": 0.9}',
 }
 
@@ -127,7 +128,7 @@ def test_algorithms(algorithm):
     (['--row_lengths=512'], ['row_lengths=(512,)', '896']),
     (['--max_new_tokens=896'], ['max_new_tokens=896', 'below the context']),
     (['--num_heads=3', '--num_kv_heads=2'], ['num_heads=3', 'multiple of num_kv_heads=2']),
-    (['--remat=some'], ["remat='some'", 'none, full, dots']),
+    (['--remat=some'], ["remat='some'", 'none, full, dots, attention, offload']),
     (['--compute_dtype=float16'], ['float32, bfloat16']),
     (['--parse_penalty=3'], ['parse_penalty=3.0', '0..2']),
     (['--rope_theta=-1'], ['rope_theta=-1.0', 'above 0']),

@@ -159,3 +159,23 @@ def test_bad_samples_and_segments_are_refused():
     packing.TurnSample(prompt_ids=np.ones(1), response_ids=np.ones(2), behavior_log_probs=np.ones(1), advantage=0.0)
   with pytest.raises(ValueError, match='must be positive and ascending'):
     packing.PackingConfig(row_lengths=(16, 8), rows_per_minibatch=2)
+
+
+def test_balanced_rows_cost_alike_within_a_micro_batch_and_over_shards():
+  rng = np.random.default_rng(0)
+  rows, length = 24, 16
+  lengths = np.concatenate([rng.integers(1, length + 1, 20), np.zeros(4, int)])  # Four rows are unused.
+  scored = np.arange(length)[None] < rng.permutation(lengths)[:, None]
+  batch = packing.fill_rows([], [], num_rows=rows, row_length=length)
+  batch = batch._replace(loss_mask=scored, segment_ids=scored.astype(np.int32),
+                         tokens=np.tile(np.arange(rows, dtype=np.int32)[:, None], (1, length)))
+  balanced = packing.balance_rows(batch, num_micro_batches=3, num_shards=4)
+  order = balanced.tokens[:, 0]
+  assert sorted(order) == list(range(rows))
+  for before, after in zip(batch, balanced):
+    np.testing.assert_array_equal(after, before[order])  # Whole rows move, all arrays alike.
+  costs = balanced.loss_mask.sum(1).reshape(3, 4, 2)  # Micro-batch, shard, row.
+  assert (costs[:-1].min(axis=(1, 2)) >= costs[1:].max(axis=(1, 2))).all()  # The costliest micro-batch comes first.
+  plain = batch.loss_mask.sum(1).reshape(3, 4, 2).sum(2).max(1).sum()
+  # What devices wait for: the costliest shard of each micro-batch. Dealt evenly, it is close to the mean.
+  assert costs.sum(2).max(1).sum() < min(plain, 1.15 * costs.sum() / 4)

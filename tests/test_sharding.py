@@ -13,21 +13,22 @@ from learning_cases import batch
 
 
 @pytest.mark.parametrize('spec, devices, expected', [
-    ('', 8, 'data=1,fsdp=8,tensor=1'),
-    ('', 1, 'data=1,fsdp=1,tensor=1'),
-    ('tensor=2', 8, 'data=1,fsdp=4,tensor=2'),
-    ('data=2, fsdp=2, tensor=2', 8, 'data=2,fsdp=2,tensor=2'),
-    ('data=8,fsdp=1', 8, 'data=8,fsdp=1,tensor=1'),
+    ('', 8, 'data=1,fsdp=8,sequence=1,tensor=1'),
+    ('', 1, 'data=1,fsdp=1,sequence=1,tensor=1'),
+    ('tensor=2', 8, 'data=1,fsdp=4,sequence=1,tensor=2'),
+    ('data=2, fsdp=2, tensor=2', 8, 'data=2,fsdp=2,sequence=1,tensor=2'),
+    ('sequence=2', 8, 'data=1,fsdp=4,sequence=2,tensor=1'),
+    ('data=8,fsdp=1', 8, 'data=8,fsdp=1,sequence=1,tensor=1'),
 ])
 def test_mesh_specs(spec, devices, expected):
   assert str(sharding.parse_mesh(spec, devices)) == expected
 
 
 @pytest.mark.parametrize('spec, devices, message', [
-    ('data=1,fsdp=8,tensor=2', 8, 'data=1,fsdp=8,tensor=2 = 16 devices, but 8 are present; .* product is 8'),
-    ('tensor=3', 8, 'data=1,fsdp=2,tensor=3 = 6 devices, but 8 are present'),
+    ('data=1,fsdp=8,tensor=2', 8, 'data=1,fsdp=8,sequence=1,tensor=2 = 16 devices, but 8 are present; .* product is 8'),
+    ('tensor=3', 8, 'data=1,fsdp=2,sequence=1,tensor=3 = 6 devices, but 8 are present'),
     ('fsdp=2', 1, '= 2 devices, but 1 is present'),
-    ('model=8', 8, "'model=8' must be AXIS=SIZE with AXIS one of data, fsdp, tensor"),
+    ('model=8', 8, "'model=8' must be AXIS=SIZE with AXIS one of data, fsdp, sequence, tensor"),
     ('fsdp=-1', 8, "'fsdp=-1' must be"),
     ('fsdp', 8, "'fsdp' must be"),
     ('data=2,data=4', 8, "'data=4' must be"),
@@ -39,8 +40,8 @@ def test_bad_mesh_specs_are_refused_with_numbers(spec, devices, message):
 
 def test_make_mesh_uses_every_device_and_auto_axes():
   mesh = sharding.make_mesh('data=2,tensor=2')
-  assert dict(mesh.shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
-  assert mesh.axis_types == (AxisType.Auto,) * 3
+  assert dict(mesh.shape) == {'data': 2, 'fsdp': 2, 'sequence': 1, 'tensor': 2}
+  assert mesh.axis_types == (AxisType.Auto,) * 4
   assert sharding.num_data_shards(mesh) == 4
 
 
@@ -48,7 +49,7 @@ def test_partition_specs_follow_the_table():
   mesh = sharding.make_mesh('data=2,fsdp=2,tensor=2')
   spec = lambda names, shape: sharding.partition_spec(names, shape, mesh, 'w')
   assert spec(('layers', 'embed', 'heads', 'head_dim'), (3, 4, 2, 5)) == PartitionSpec(None, 'fsdp', 'tensor', None)
-  assert spec(('batch', 'sequence'), (8, 3)) == PartitionSpec(('data', 'fsdp'), None)
+  assert spec(('batch', 'sequence'), (8, 3)) == PartitionSpec(('data', 'fsdp'), 'sequence')
   # One key-value head on two tensor devices: whole on both, by rule.
   assert spec(('embed', 'kv_heads', 'head_dim'), (4, 1, 5)) == PartitionSpec('fsdp', None, None)
   with pytest.raises(UsageError, match="w: axis 'embed' has size 5, which mesh fsdp=2 does not divide"):
@@ -82,3 +83,18 @@ def test_batches_are_folded_into_micro_batches_on_every_device():
     sharding.put_batch(packed, mesh, 4)
   with pytest.raises(UsageError, match='rows_per_minibatch=12 .* use 8 or 16$'):
     sharding.put_batch(batch(rows=12), mesh, 1)
+
+
+def test_positions_are_split_over_the_sequence_axis():
+  mesh = sharding.make_mesh('fsdp=2,sequence=4')
+  placed = sharding.put_batch(batch(rows=16), mesh, 2)
+  assert {s.data.shape for s in placed.tokens.addressable_shards} == {(2, 4, 8)}
+  with pytest.raises(UsageError, match=r'row_lengths: 30 must be divisible by the sequence axis of the mesh \(4\); use 32'):
+    sharding.check_row_length(30, mesh)
+
+
+@pytest.mark.parametrize('devices, rows, expected', [
+    (8, 16, 'fsdp=8'), (8, 8, 'fsdp=8'), (16, 8, 'fsdp=8,sequence=2'), (256, 128, 'fsdp=128,sequence=2'), (8, 6, 'fsdp=2,sequence=4')])
+def test_more_devices_than_rows_share_positions(devices, rows, expected):
+  assert sharding.default_mesh(devices, rows) == expected
+  assert sharding.parse_mesh(expected, devices).num_devices == devices

@@ -12,7 +12,8 @@ from eijax.policy.config import PolicyConfig
 from eijax.policy.decoder import Decoder
 from learning_cases import Learner, RATE, POLICY, batch
 
-MESHES = [('fsdp=8', 8), ('data=2,fsdp=4', 8), ('data=2,fsdp=2,tensor=2', 8)]
+# With chunks of the vocabulary, which are split otherwise on every mesh; 0 is the plain way.
+MESHES = [('fsdp=8', 8, 0), ('data=2,fsdp=4', 8, 4), ('data=2,fsdp=2,tensor=2', 8, 4), ('fsdp=2,sequence=2,tensor=2', 8, 4)]
 
 
 def host(tree):
@@ -66,10 +67,10 @@ def single_device():
   return initial, metrics, host(learner.state)
 
 
-@pytest.mark.parametrize('spec, num_devices', MESHES)
-def test_eight_devices_equal_one(single_device, spec, num_devices):
+@pytest.mark.parametrize('spec, num_devices, chunk_length', MESHES)
+def test_eight_devices_equal_one(single_device, spec, num_devices, chunk_length):
   initial, metrics, final = single_device
-  learner = Learner(spec, num_devices)
+  learner = Learner(spec, num_devices, chunk_length=chunk_length)
   # The key alone decides.
   jax.tree.map(np.testing.assert_array_equal, host(learner.state.params), initial)
   for seed, expected in enumerate(metrics):

@@ -234,3 +234,18 @@ def pack_minibatches(
   plan, length = plan_minibatches(
       segments, config, seed=seed, num_minibatches=num_minibatches, row_length=row_length)
   return [fill_rows(segments, rows, num_rows=config.rows_per_minibatch, row_length=length) for rows in plan]
+
+
+def balance_rows(batch: PackedBatch, *, num_micro_batches: int, num_shards: int) -> PackedBatch:
+  """The batch with its rows in another order: each micro-batch gets rows that cost alike, and so does each shard.
+
+  Devices wait for the slowest of a micro-batch, and a row costs as much as it has scored tokens. Rows are dealt, the
+  costliest first, to the shards of one micro-batch after the other, back and forth; unused rows come last.
+  """
+  rows = batch.tokens.shape[0]
+  per_shard = rows // (num_micro_batches * num_shards)
+  used, scored = (batch.segment_ids > 0).any(axis=1), batch.loss_mask.sum(axis=1)
+  order = np.lexsort((-scored, ~used)).reshape(num_micro_batches, per_shard, num_shards)
+  order[:, 1::2] = order[:, 1::2, ::-1]
+  order = order.swapaxes(1, 2).reshape(-1)
+  return PackedBatch(*(field[order] for field in batch))

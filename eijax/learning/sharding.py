@@ -1,7 +1,7 @@
 """Where arrays live: the device mesh and the one table from logical to mesh axes.
 
 Mesh axes: `data` replicates parameters and splits the batch, `fsdp` splits both,
-`tensor` splits heads, mlp and vocabulary.
+`sequence` splits the positions of rows, `tensor` splits heads, mlp and vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,15 @@ import numpy as np
 from eijax.errors import UsageError
 from eijax.learning.packing import PackedBatch
 
-MESH_AXES = ('data', 'fsdp', 'tensor')
+MESH_AXES = ('data', 'fsdp', 'sequence', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
 
 # Logical axis -> mesh axes. Parameters name theirs where they are declared.
 LOGICAL_AXES: Mapping[str, str | tuple[str, ...] | None] = {
     'batch': BATCH_AXES,
-    'sequence': None,
+    'sequence': 'sequence',
+    # Positions of the stream between layers. Where heads and mlp are split, each device would keep a copy of it.
+    'residual_sequence': ('sequence', 'tensor'),
     'layers': None,
     'embed': 'fsdp',
     'norm': None,
@@ -45,11 +47,12 @@ class MeshShape:
 
   data: int
   fsdp: int
+  sequence: int
   tensor: int
 
   @property
   def num_devices(self) -> int:
-    return self.data * self.fsdp * self.tensor
+    return self.data * self.fsdp * self.sequence * self.tensor
 
   def __str__(self) -> str:
     return ','.join(f'{axis}={getattr(self, axis)}' for axis in MESH_AXES)
@@ -68,9 +71,9 @@ def parse_mesh(spec: str, num_devices: int) -> MeshShape:
       raise UsageError(f'mesh={spec!r}: {part!r} must be AXIS=SIZE with AXIS one of {", ".join(MESH_AXES)}, '
                        'each once, and SIZE a positive integer; e.g. data=1,fsdp=8,tensor=2')
     sizes[axis] = int(size)
-  others = sizes.get('data', 1) * sizes.get('tensor', 1)
-  shape = MeshShape(data=sizes.get('data', 1), tensor=sizes.get('tensor', 1),
-                    fsdp=sizes.get('fsdp', max(1, num_devices // others)))
+  ones = dict.fromkeys(MESH_AXES, 1) | sizes
+  others = ones['data'] * ones['sequence'] * ones['tensor']
+  shape = MeshShape(**ones | {'fsdp': sizes.get('fsdp', max(1, num_devices // others))})
   if shape.num_devices != num_devices:
     raise UsageError(f'mesh={spec!r} means {shape} = {shape.num_devices} devices, but {num_devices} '
                      f'{"is" if num_devices == 1 else "are"} present; '
@@ -78,12 +81,24 @@ def parse_mesh(spec: str, num_devices: int) -> MeshShape:
   return shape
 
 
+def default_mesh(num_devices: int, rows: int) -> str:
+  """The spec for `rows` rows of a mini-batch: all devices on fsdp, unless there are more than rows.
+
+  Then what is left over shares the positions of a row, which needs no other division of the policy.
+  """
+  if num_devices <= rows:
+    return f'fsdp={num_devices}'
+  fsdp = math.gcd(num_devices, rows)
+  return f'fsdp={fsdp},sequence={num_devices // fsdp}'
+
+
 def make_mesh(spec: str = '', devices: Sequence[jax.Device] | None = None) -> Mesh:
   """The mesh of `spec` over `devices` (default: all). See `parse_mesh`."""
   devices = jax.devices() if devices is None else devices
   shape = parse_mesh(spec, len(devices))
   # Auto on every axis, said explicitly: newer releases of jax default to Explicit.
-  return jax.make_mesh((shape.data, shape.fsdp, shape.tensor), MESH_AXES, (AxisType.Auto,) * 3, devices=devices)
+  sizes = dataclasses.astuple(shape)
+  return jax.make_mesh(sizes, MESH_AXES, (AxisType.Auto,) * len(sizes), devices=devices)
 
 
 def num_data_shards(mesh: Mesh) -> int:
@@ -152,8 +167,16 @@ def tree_shardings(abstract: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Of device batches [micro-batch, row, T]: rows are split, micro-batches and positions are not."""
-  return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES, None))
+  """Of device batches [micro-batch, row, T]: rows and positions are split, micro-batches are not."""
+  return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES, LOGICAL_AXES['sequence']))
+
+
+def check_row_length(length: int, mesh: Mesh) -> None:
+  """Refuse rows whose positions the devices cannot share evenly, with a UsageError."""
+  ways = mesh.shape['sequence']
+  if length % ways:
+    raise UsageError(f'row_lengths: {length} must be divisible by the sequence axis of the mesh ({ways}); '
+                     f'use {-(-length // ways) * ways}')
 
 
 def check_rows(rows: int, mesh: Mesh, num_micro_batches: int, name: str = 'rows_per_minibatch') -> None:
@@ -180,6 +203,7 @@ def put_batch(batch: PackedBatch, mesh: Mesh, num_micro_batches: int) -> PackedB
     UsageError: see `check_rows`.
   """
   check_rows(batch.tokens.shape[0] * jax.process_count(), mesh, num_micro_batches)
+  check_row_length(batch.tokens.shape[1], mesh)
   sharding = batch_sharding(mesh)
 
   def put(x):

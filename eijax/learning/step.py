@@ -25,6 +25,9 @@ from eijax.learning import losses, sharding
 from eijax.learning.packing import PackedBatch
 from eijax.learning.scoring import ScoreFn
 
+# Name of the loop in a compiled program, for those that ask how often it runs.
+MICRO_BATCH_LOOP = 'micro_batches'
+
 InitFn = Callable[[jax.Array], Any]  # key -> parameters, boxed with logical axis names.
 UpdateStep = Callable[[Any, PackedBatch, Any], tuple[Any, dict[str, jax.Array]]]
 
@@ -98,7 +101,7 @@ def train_state_of(params: Any, optimizer: optax.GradientTransformation, abstrac
 
 
 def accumulate_gradients(
-    score_fn: ScoreFn, loss_fn: losses.LossFn, params: Any, batch: PackedBatch,
+    score_fn: ScoreFn, loss_fn: losses.LossFn, params: Any, batch: PackedBatch, shardings: Any = None,
 ) -> tuple[Any, losses.LossTerms]:
   """Gradient of the loss sum and the loss terms, summed over micro-batches in float32.
 
@@ -107,9 +110,11 @@ def accumulate_gradients(
 
   Args:
     batch: leaves [M, B, T].
+    shardings: of params, which the sums share; None leaves them to the compiler.
   Returns:
     (tree of float32 like params, LossTerms).
   """
+  placed = lambda tree: jax.lax.with_sharding_constraint(tree, shardings) if shardings else tree
 
   def loss_sum(params, micro):
     terms = loss_fn(score_fn(params, micro), micro)
@@ -118,11 +123,18 @@ def accumulate_gradients(
   def micro_batch(index):
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), batch)
 
+  def gradients(index):
+    grads, terms = jax.grad(loss_sum, has_aux=True)(params, micro_batch(index))
+    # Each micro-batch's are reduce-scattered: added up whole, they would be a copy of the policy on every device.
+    return placed(jax.tree.map(lambda g: g.astype(jnp.float32), grads)), terms
+
+  if batch.tokens.shape[0] == 1:
+    return gradients(0)  # Without sums beside the gradients.
+
   def body(index, carry):
     sums, terms = carry
-    grads, new = jax.grad(loss_sum, has_aux=True)(params, micro_batch(index))
-    sums = jax.tree.map(lambda s, g: s + g.astype(jnp.float32), sums, grads)
-    return sums, losses.add_terms(terms, new)
+    grads, new = gradients(index)
+    return jax.tree.map(jnp.add, sums, grads), losses.add_terms(terms, new)
 
   zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
   terms = jax.eval_shape(lambda p, b: loss_fn(score_fn(p, b), b), params, micro_batch(0))
@@ -130,7 +142,8 @@ def accumulate_gradients(
   num_used = jnp.max(jnp.where(used, jnp.arange(1, used.shape[0] + 1), 0))
   # A loop of dynamic length: a step's talks rarely fill its last mini-batches. Maxima start from 0, which
   # suits the only maximum there is, of importance ratios.
-  return jax.lax.fori_loop(0, num_used, body, (zeros(params), zeros(terms)))
+  with jax.named_scope(MICRO_BATCH_LOOP):
+    return jax.lax.fori_loop(0, num_used, body, (placed(zeros(params)), zeros(terms)))
 
 
 def make_update_step(
@@ -155,7 +168,7 @@ def make_update_step(
 
   def update(state: TrainState, batch: PackedBatch, learning_rate):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(sharding.logical_axis_rules()):
-      sums, terms = accumulate_gradients(score_fn, loss_fn, state.params, batch)
+      sums, terms = accumulate_gradients(score_fn, loss_fn, state.params, batch, shardings.params)
     count = jnp.maximum(terms.count, 1.0)
     # Gradients are placed like their parameters, so that they are reduce-scattered, never gathered.
     grads = jax.lax.with_sharding_constraint(jax.tree.map(lambda g: g / count, sums), shardings.params)

@@ -4,12 +4,13 @@ import dataclasses
 
 from eijax.errors import UsageError
 
-REMAT_POLICIES = ('none', 'full', 'dots')
+REMAT_POLICIES = ('none', 'full', 'dots', 'attention', 'offload')
+ATTENTIONS = ('auto', 'reference', 'splash', 'cudnn')
 DTYPES = ('float32', 'bfloat16')
 ACTIVATIONS = ('silu', 'gelu_tanh')
 ROPE_SCALINGS = ('none', 'linear', 'llama3')
 # Values that say how a policy is run, not which one it is.
-HOW_IT_RUNS = ('compute_dtype', 'remat', 'scan_unroll')
+HOW_IT_RUNS = ('compute_dtype', 'gradient_dtype', 'attention', 'remat', 'scan_unroll')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,11 @@ class PolicyConfig:
 
   param_dtype is what the optimizer updates, compute_dtype what the layers
   multiply in; norms, rotary angles, softmax and logits are float32 always.
+  gradient_dtype is what the gradients of matrices are added up in over devices; it
+  matters where compute_dtype is bfloat16: float32 doubles their traffic.
+  attention: see attention.py. remat: what the backward pass recomputes. `full` keeps
+  the input of each layer only, `offload` keeps it in the host's memory, `attention` keeps
+  the output of attention as well, `dots` every product with weights.
   scan_unroll layers share one iteration of the scan over layers: a small model
   on a CPU gains a quarter of the step time from a full unroll, a large one
   would only compile longer.
@@ -65,6 +71,8 @@ class PolicyConfig:
   local_rope_theta: float = 10_000.0
   param_dtype: str = 'float32'
   compute_dtype: str = 'float32'
+  gradient_dtype: str = 'bfloat16'
+  attention: str = 'auto'
   remat: str = 'none'
   scan_unroll: int = 1
 
@@ -90,7 +98,8 @@ class PolicyConfig:
       raise UsageError(f'local_layers={self.local_layers} must be ascending layers below num_layers={self.num_layers}')
     if self.window < 0 or bool(self.local_layers) != bool(self.window):
       raise UsageError(f'window={self.window} must be at least 1 with local_layers={self.local_layers}, and 0 without')
-    for name, valid in (('param_dtype', DTYPES), ('compute_dtype', DTYPES), ('remat', REMAT_POLICIES),
+    for name, valid in (('param_dtype', DTYPES), ('compute_dtype', DTYPES), ('gradient_dtype', DTYPES),
+                        ('attention', ATTENTIONS), ('remat', REMAT_POLICIES),
                         ('activation', ACTIVATIONS), ('rope_scaling', ROPE_SCALINGS)):
       if getattr(self, name) not in valid:
         raise UsageError(f'{name}={getattr(self, name)!r} is unknown; use one of {", ".join(valid)}')

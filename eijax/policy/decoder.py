@@ -13,10 +13,14 @@ import functools
 import flax.linen as nn
 from flax import struct
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import numpy as np
 
+from eijax.policy import attention
 from eijax.policy.config import PolicyConfig
+from eijax.policy.embedding import embed
+from eijax.policy.product import product
 
 # Large enough to vanish in a float32 softmax, finite so that a fully masked row
 # (padding) gives a uniform average instead of NaN.
@@ -25,6 +29,9 @@ MASKED = -1e30
 # make a program of hundreds of products.
 QUERY_BLOCK = 256
 MAX_QUERY_BLOCKS = 8
+# The stream between layers, [B, T, D].
+RESIDUAL_AXES = ('batch', 'residual_sequence', None)
+LAYER_INPUT = 'layer_input'
 
 
 @struct.dataclass
@@ -185,8 +192,7 @@ class Projection(nn.Module):
         in_axis=tuple(range(self.num_in)), out_axis=tuple(range(self.num_in, len(self.shape))))
     kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape,
                         jnp.dtype(self.config.param_dtype))
-    dims = tuple(range(x.ndim - self.num_in, x.ndim)), tuple(range(self.num_in))
-    y = jax.lax.dot_general(x, kernel.astype(x.dtype), (dims, ((), ())))
+    y = product(x, kernel, self.num_in, self.config.gradient_dtype)
     if not self.use_bias:
       return y
     init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[self.num_in:])
@@ -199,10 +205,12 @@ class Sight:
   """What queries may look at.
 
   full: bool[B, T, S], of layers that see the whole context. near: of local_layers; None if there are none.
+  Both are None for a kernel that goes by segment_ids, int32[B, T], which only packed rows have.
   """
 
-  full: jax.Array
+  full: jax.Array | None
   near: jax.Array | None
+  segment_ids: jax.Array | None
 
 
 class Block(nn.Module):
@@ -221,9 +229,12 @@ class Block(nn.Module):
     cfg = self.config
     x, cache = carry
     layer, is_local = layer
+    # Named for `offload`; and split over positions, too, where the mesh splits heads: what is kept for the backward pass
+    # would be whole on each of these devices.
+    x = checkpoint_name(nn.with_logical_constraint(x, RESIDUAL_AXES), LAYER_INPUT)
     mask, frequency = sight.full, rotary_frequencies(cfg)
     if cfg.local_layers:
-      mask = jnp.where(is_local, sight.near, mask)
+      mask = mask if sight.near is None else jnp.where(is_local, sight.near, mask)
       frequency = jnp.where(is_local, _frequencies(cfg.local_rope_theta, cfg.head_dim), frequency)
     norm = functools.partial(RMSNorm, cfg)
     dense = functools.partial(Projection, config=cfg)
@@ -236,8 +247,10 @@ class Block(nn.Module):
     if cfg.query_key_norm:
       query, key = norm('head_dim', name='query_norm')(query), norm('head_dim', name='key_norm')(key)
     query, key = rotary(query, positions, frequency), rotary(key, positions, frequency)
+    scale = cfg.attention_scale or h**-0.5
     if cache is None:
-      keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, H]
+      attended = attention.attend_rows(
+          cfg, query, key, value, sight.segment_ids, mask, is_local, scale, reference=attend_causal)
     else:
       rows = jnp.arange(x.shape[0])[:, None]
       # Padding of a chunk may lie beyond the cache: such writes are dropped.
@@ -247,9 +260,10 @@ class Block(nn.Module):
       span = mask.shape[-1]
       keys = jax.lax.dynamic_index_in_dim(cache.keys, layer, keepdims=False)[:, :, :span]
       values = jax.lax.dynamic_index_in_dim(cache.values, layer, keepdims=False)[:, :, :span]
-    attended = (attend_causal if cache is None else attend)(query, keys, values, mask, cfg.attention_scale or h**-0.5)
+      attended = attend(query, keys, values, mask, scale)
     branch = dense((n, h, d), ('heads', 'head_dim', 'embed'), 2, init_scale=0.5 / cfg.num_layers, name='out')(attended)
     x = x + (norm('norm', name='attention_out_norm')(branch) if cfg.branch_norms else branch)
+    x = nn.with_logical_constraint(x, RESIDUAL_AXES)
 
     y = norm('norm', name='mlp_norm')(x)
     gate = dense((d, f), ('embed', 'mlp'), 1, name='gate')(y)
@@ -257,14 +271,22 @@ class Block(nn.Module):
     active = nn.silu(gate) if cfg.activation == 'silu' else nn.gelu(gate, approximate=True)
     branch = dense((f, d), ('mlp', 'embed'), 1, init_scale=0.5 / cfg.num_layers, name='down')(active * up)
     x = x + (norm('norm', name='mlp_out_norm')(branch) if cfg.branch_norms else branch)
-    return (x, cache), None
+    return (nn.with_logical_constraint(x, RESIDUAL_AXES), cache), None
 
 
 def _remat(block, name: str):
   """Wrap the layer so that the backward pass recomputes what `name` says."""
   if name == 'none':
     return block
-  policy = {'full': None, 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}[name]
+  policies = jax.checkpoint_policies
+  policy = {
+      'full': None,
+      'dots': policies.dots_with_no_batch_dims_saveable,
+      'attention': policies.save_only_these_names(attention.SAVED_NAME),
+      'offload': policies.save_and_offload_only_these_names(
+          names_which_can_be_saved=[], names_which_can_be_offloaded=[LAYER_INPUT], offload_src='device',
+          offload_dst='pinned_host'),
+  }[name]
   return nn.remat(block, policy=policy, prevent_cse=False)
 
 
@@ -295,21 +317,17 @@ class Decoder(nn.Module):
     )(cfg)
     self.final_norm = RMSNorm(cfg, 'norm')
 
-  def _run(self, tokens, positions, key_positions, mask, cache):
+  def _run(self, tokens, positions, key_positions, mask, cache, segment_ids=None):
     cfg = self.config
-    # Gathered over fsdp for the lookup, and rows kept split: left alone, the partitioner splits D instead and
-    # puts every row on every device. Outside the update step's mesh both constraints do nothing.
-    table = nn.with_logical_constraint(self.embedding, ('vocab', None))
-    x = jnp.take(table, tokens, axis=0).astype(jnp.dtype(cfg.compute_dtype))
+    x = embed(self.embedding, tokens, jnp.dtype(cfg.compute_dtype))
     if cfg.embedding_scale != 1:
       x = x * jnp.asarray(cfg.embedding_scale, x.dtype)
-    x = nn.with_logical_constraint(x, ('batch', 'sequence', None))
     near = None
-    if cfg.local_layers:
+    if cfg.local_layers and mask is not None:
       near = mask & (positions[:, :, None] - key_positions[:, None, :] < cfg.window)
     is_local = np.isin(np.arange(cfg.num_layers), cfg.local_layers)
     layers = jnp.arange(cfg.num_layers), jnp.asarray(is_local)
-    (x, cache), _ = self.layers((x, cache), layers, positions, Sight(full=mask, near=near))
+    (x, cache), _ = self.layers((x, cache), layers, positions, Sight(full=mask, near=near, segment_ids=segment_ids))
     return self.final_norm(x), cache
 
   def hidden(self, tokens, positions, segment_ids):
@@ -324,9 +342,11 @@ class Decoder(nn.Module):
       compute_dtype[B, T, D].
     """
     t = tokens.shape[1]
-    causal = jnp.tril(jnp.ones((t, t), bool))
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    return self._run(tokens, positions, positions, same & causal[None], None)[0]
+    mask = None
+    if attention.kernel_for(self.config, t) != 'splash':
+      causal = jnp.tril(jnp.ones((t, t), bool))
+      mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & causal[None]
+    return self._run(tokens, positions, positions, mask, None, segment_ids)[0]
 
   def extend(self, tokens, start, cache, span: int | None = None):
     """Append a chunk of tokens to every row of a cache.
@@ -347,10 +367,13 @@ class Decoder(nn.Module):
 
   def logits(self, hidden):
     """float32[..., V] logits of hidden states [..., D]."""
-    head = self.embedding if self.config.tie_embeddings else self.head
     return jax.lax.dot_general(
-        hidden, head.astype(hidden.dtype), (((hidden.ndim - 1,), (1,)), ((), ())),
+        hidden, self.output_table().astype(hidden.dtype), (((hidden.ndim - 1,), (1,)), ((), ())),
         preferred_element_type=jnp.float32)
+
+  def output_table(self):
+    """The rows that hidden states are multiplied with, param_dtype[V, D]."""
+    return self.embedding if self.config.tie_embeddings else self.head
 
   def __call__(self, tokens, positions, segment_ids):
     """Logits of packed rows (see `hidden`), float32[B, T, V]."""

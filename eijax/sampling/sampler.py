@@ -94,6 +94,30 @@ class BatchSampler:
       self._run_decode(hidden, rows, rows, np.zeros(b, bool), span)
     self.release()
 
+  def lower_decode(self, params: Any, span: int) -> tuple[jax.stages.Lowered, Any]:
+    """The decode program from shapes alone, to be compiled for devices that are not there.
+
+    Args:
+      params: ShapeDtypeStructs with their placements.
+    Returns:
+      (the program, the cache's ShapeDtypeStructs).
+    """
+    hidden, rows, cache = self._shapes_of_state()
+    return self._decode.lower(params, hidden, rows(np.int32), rows(np.int32), rows(np.bool_), cache=cache, span=span), cache
+
+  def lower_prefill(self, params: Any, span: int, chunk: int) -> tuple[jax.stages.Lowered, Any]:
+    """The same of the program that appends `chunk` tokens to every row."""
+    hidden, rows, cache = self._shapes_of_state()
+    return self._prefill.lower(
+        params, hidden, rows(np.int32, chunk), rows(np.int32), rows(np.int32), cache=cache, span=span), cache
+
+  def _shapes_of_state(self) -> tuple[Any, Any, Any]:
+    cfg, b, place = self._decoder.config, self._shapes.num_slots, self._placement
+    rows = lambda dtype, *rest: jax.ShapeDtypeStruct((b, *rest), dtype, sharding=place.rows)
+    cache = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place.cache), jax.eval_shape(self._make_cache))
+    return rows(jnp.dtype(cfg.compute_dtype), cfg.hidden_dim), rows, cache
+
   def submit(self, requests: Sequence[SampleRequest | tuple[Sequence[int], int, str]]) -> list[Future]:
     """Sample one response to each request; futures of `Sample`, done on return.
 

@@ -7,6 +7,7 @@ from eijax.config import RunConfig
 from eijax.errors import UsageError
 from eijax.learning import sharding
 from eijax.sampling.placement import check_slots
+from eijax.training.learner import num_micro_batches
 
 
 def require_tpu() -> None:
@@ -36,7 +37,9 @@ def check_fits(config: RunConfig, mesh: Mesh) -> None:
   """
   check_slots(config.sampler, mesh)
   rows = config.packing.rows_per_minibatch
-  sharding.check_rows(rows * jax.process_count(), mesh, config.learner.num_micro_batches)
+  sharding.check_rows(rows * jax.process_count(), mesh, num_micro_batches(config, mesh))
+  for length in config.packing.row_lengths + (config.warmup.packing.row_lengths if config.warmup else ()):
+    sharding.check_row_length(length, mesh)
   if config.warmup is not None:
     rows = config.warmup.packing.rows_per_minibatch
     sharding.check_rows(rows * jax.process_count(), mesh, 1, 'warmup_rows')
