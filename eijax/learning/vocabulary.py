@@ -249,6 +249,7 @@ def score(hidden: jax.Array, table: jax.Array, targets: jax.Array, loss_mask: ja
 
 
 def _forward(hidden, table, targets, loss_mask, s):
+  targets, loss_mask = jnp.asarray(targets), jnp.asarray(loss_mask)
   run = _on_mesh(functools.partial(_score_local, s=s), s, 2, ('tokens',) * 3)
   log_probs, entropy, log_z = run(hidden, table, targets, loss_mask)
   return (log_probs, entropy), (hidden, table, targets, loss_mask, entropy, log_z)

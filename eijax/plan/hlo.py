@@ -16,7 +16,7 @@ _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$')
 _COLLECTIVE = re.compile(rf' = (.*?) ({"|".join(COLLECTIVES)})(-start)?\(')
 _SHAPE = re.compile(r'(\w+)\[([\d,]*)\]')
 _CALLED = re.compile(r'(?:calls|to_apply|true_computation|false_computation|branch_computations)=\{?((?:%?[\w.\-]+(?:, )?)+)')
-_BOUND = re.compile(r's32\[\][^=]*constant\((\d+)\)')
+_BOUND = re.compile(r'[su]32\[\][^=]*constant\((\d+)\)')
 _KNOWN_TRIPS = re.compile(r'known_trip_count[^\d]*(\d+)')
 
 
