@@ -74,6 +74,7 @@ ENTRY %main (p0: f32[16]) -> f32[16] {
   %w2 = (s32[]) while(%t), condition=%dynamic, body=%chunk, metadata={op_name="jit(update)/vocabulary_chunks/while"}
   %w3 = (s32[]) while(%t), condition=%dynamic, body=%chunk, metadata={op_name="jit(update)/other/while"}
   %f = f32[16] fusion(%q), kind=kLoop, calls=%fused
+  %ag2 = f32[8,4]{1,0} all-gather(%f), replica_groups=mesh['data'=1,'fsdp'=4,'sequence'=2] {'fsdp','sequence'}, dimensions={0}
   %cp = f32[16]{0} collective-permute(%f), source_target_pairs={{0,1}}
 }
 """
@@ -82,7 +83,7 @@ ENTRY %main (p0: f32[16]) -> f32[16] {
 def test_communication_counts_loops_as_often_as_they_run():
   found = hlo.communication(HLO, {'vocabulary_chunks': 5})
   assert found.received == {
-      'all-gather': 36 * 64 * 16 * 2 * 3 / 4,  # 3 of 4 parts come from others.
+      'all-gather': 36 * 64 * 16 * 2 * 3 / 4 + 8 * 4 * 4 * 7 / 8,  # 3 of 4 parts come from others.
       'reduce-scatter': 36 * 2 * 16 * 4 * 3,  # 4 parts come together, one of them one's own.
       'all-reduce': 2 * 16 * 4 * 7 / 8,
       'all-to-all': (5 + 1) * 4 * 8 * 4 / 2,

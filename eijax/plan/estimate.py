@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from eijax.config import RunConfig
 from eijax.plan import flops as flops_lib, programs
 from eijax.plan.chips import Chip
+from eijax.sampling.decoding import LOOP_NAME
 from eijax.training.learner import make_learner, num_micro_batches
 
 # The compiler's own figure is exact, but a run holds more than one program: metrics, batches under way, fragments.
@@ -104,7 +105,7 @@ def train_step(config: RunConfig, mesh: Mesh, chip: Chip) -> Estimate:
 def decode_step(config: RunConfig, mesh: Mesh, chip: Chip) -> Estimate:
   """Compile and judge the decode loop over the longest span; figures are those of one token in each slot."""
   lowered, cache = programs.lower_decode(config, mesh)
-  compiled = programs.compile_program(lowered, {})
+  compiled = programs.compile_program(lowered, {LOOP_NAME: 1})
   return _sampling(config, mesh, chip, compiled, cache, tokens=config.sampler.num_slots)
 
 

@@ -7,6 +7,7 @@ by name. What the text does not tell is reported, not guessed.
 from collections.abc import Mapping
 import dataclasses
 import functools
+import math
 import re
 
 COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all', 'collective-permute')
@@ -50,7 +51,13 @@ def _group_size(line: str) -> int:
   if explicit:
     return len(explicit[1].split(','))
   iota = re.search(r'replica_groups=\[(\d+),(\d+)\]', line)
-  return int(iota[2]) if iota else 1
+  if iota:
+    return int(iota[2])
+  named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line)
+  if not named:
+    return 1
+  sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+  return math.prod(sizes[axis] for axis in re.findall(r"'(\w+)'", named[2]))
 
 
 def _received(kind: str, started: bool, result: str, line: str) -> float:

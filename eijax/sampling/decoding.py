@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 from eijax.policy.decoder import Decoder, KVCache
 
+# Name of the loop in a compiled program, for those that ask what one round costs.
+LOOP_NAME = 'decoded_tokens'
+
 
 @struct.dataclass
 class DecodeRows:
@@ -70,8 +73,10 @@ def decode(
     }
 
   b = hidden.shape[0]
-  end = jax.lax.while_loop(unfinished, one_token, {
+  initial = {
       'index': jnp.zeros((), jnp.int32), 'open': rows.is_open, 'hidden': hidden, 'cache': cache,
       'taken': jnp.zeros(b, jnp.int32), 'ids': jnp.zeros((b, num_steps), jnp.int32),
-      'log_probs': jnp.zeros((b, num_steps), jnp.float32)})
+      'log_probs': jnp.zeros((b, num_steps), jnp.float32)}
+  with jax.named_scope(LOOP_NAME):
+    end = jax.lax.while_loop(unfinished, one_token, initial)
   return end['ids'], end['log_probs'], end['taken'], end['hidden'], end['cache']
