@@ -38,9 +38,11 @@ def context_mesh() -> AbstractMesh | None:
 
 
 def mesh_axes(name: str) -> tuple[str, ...]:
-  """Mesh axes that a logical axis is split over, by the rules in force."""
-  axes = nn.logical_to_mesh_axes((name,))[0]
-  return () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
+  """Mesh axes that a logical axis is split over, by the rules in force; those of one device split nothing."""
+  mesh, axes = context_mesh(), nn.logical_to_mesh_axes((name,))[0]
+  if mesh is None or axes is None:
+    return ()
+  return tuple(axis for axis in ((axes,) if isinstance(axes, str) else axes) if mesh.shape[axis] > 1)
 
 
 def _platform() -> str:
@@ -50,8 +52,7 @@ def _platform() -> str:
 
 
 def _ways(name: str) -> int:
-  mesh = context_mesh()
-  return math.prod(mesh.shape[axis] for axis in mesh_axes(name)) if mesh else 1
+  return math.prod(context_mesh().shape[axis] for axis in mesh_axes(name))
 
 
 def _splash_fault(config: PolicyConfig, row_length: int) -> str:
