@@ -31,6 +31,7 @@ def embed(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
   assert rows[len(rows) - len(columns):] == columns, (rows, columns)
 
   def local(table, tokens):
+    shape, tokens = tokens.shape, tokens.reshape(-1)
     if columns:
       tokens = jax.lax.all_gather(tokens, columns, axis=0, tiled=True)
     if vocab:
@@ -41,7 +42,9 @@ def embed(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
       found = jax.lax.psum(jnp.where(here[..., None], found, 0).astype(dtype), vocab)
     else:
       found = jnp.take(table, tokens, axis=0).astype(dtype)
-    return jax.lax.all_to_all(found, columns, split_axis=0, concat_axis=2, tiled=True) if columns else found
+    if columns:
+      found = jax.lax.all_to_all(found, columns, split_axis=0, concat_axis=1, tiled=True)
+    return found.reshape(*shape, -1)
 
   return jax.shard_map(
       local, mesh=mesh, in_specs=(PartitionSpec(vocab or None, columns or None), PartitionSpec(rows or None, positions or None)),
