@@ -189,3 +189,15 @@ def test_default_meshes_suit_devices_and_rows():
 def test_the_command_refuses_nonsense_in_one_line(arguments, message):
   done = subprocess.run([sys.executable, '-m', 'eijax.plan', *arguments], capture_output=True, text=True, check=False)
   assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('message', [
+    'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 24.53G of 15.75G hbm.',
+    'RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (24.53G) exceeds available HBM (15.75G).'])
+def test_a_program_that_the_compiler_gives_up_on_is_one_that_does_not_fit(message):
+  class Refused:
+    def compile(self):
+      raise jax.errors.JaxRuntimeError(message)
+
+  compiled = programs.compile_program(Refused(), {})
+  assert compiled.arguments is None and compiled.peak == int(24.53 * 2**30)

@@ -22,7 +22,8 @@ from eijax.plan.hlo import Communication, communication
 from eijax.sampling.sampler import BatchSampler
 from eijax.training import devices, learner as learner_lib
 
-_USED = re.compile(r'Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm')
+# Two wordings of one refusal, by where in the compiler it is found out.
+_USED = re.compile(r'(?:Used |\()([\d.]+)([KMGT])(?: of [\d.]+[KMGT] hbm|\) exceeds available HBM)')
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': GIB, 'T': 2**40}
 
 

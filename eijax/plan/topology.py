@@ -40,8 +40,8 @@ def prepare() -> None:
     # libtpu takes a lock so that two processes do not share a chip. Where there is none, several may compile at once.
     os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   # It would ask for the metadata of a cloud machine, for minutes, and then complain on stderr.
-  for variable, value in (('TPU_SKIP_MDS_QUERY', '1'), ('TPU_WORKER_HOSTNAMES', 'localhost'), ('TPU_MIN_LOG_LEVEL', '3'),
-                          ('TPU_STDERR_LOG_LEVEL', '3')):
+  for variable, value in (('TPU_SKIP_MDS_QUERY', '1'), ('TPU_ACCELERATOR_TYPE', 'v4-8'), ('TPU_WORKER_HOSTNAMES', 'localhost'),
+                          ('TPU_MIN_LOG_LEVEL', '3'), ('TPU_STDERR_LOG_LEVEL', '3')):
     os.environ.setdefault(variable, value)
 
 
@@ -55,8 +55,10 @@ def describe(name: str) -> tuple[Chip, list]:
   from jax.experimental import topologies  # pylint: disable=import-outside-toplevel
 
   chip, num_chips = parse(name)
+  # The two cores of a v4 chip as one device, as jax has them on such machines; the others are by themselves.
+  options = {'chip_config_name': 'megacore'} if chip.name == 'v4' else {}
   try:
-    devices = list(topologies.get_topology_desc(platform='tpu', topology_name=name).devices)
+    devices = list(topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices)
   except Exception as error:  # pylint: disable=broad-except; jax raises what libtpu says, in several types.
     text = ' '.join(str(error).split())
     if 'lockfile' in text or 'in use' in text:
