@@ -190,7 +190,7 @@ def build_config(values: flags.FlagValues) -> RunConfig:
     path = OVERRIDES[name][0]
     changes[path] = _typed(name, value, value_at(config, path))
   changes['advantages'] = algorithm_config(
-      changes.get('algorithm', config.algorithm),
+      changes.get('algorithm', config.algorithm), recipe=config.advantages,
       alpha=changes.pop('advantages.alpha', None), sigma_min=changes.pop('advantages.sigma_min', None))
   # The rows of the learner follow a longer context, which they have to hold.
   context = max(changes.get('sampler.spans') or (0,))

@@ -115,6 +115,9 @@ def test_algorithms(algorithm):
   assert advantages.centred == (algorithm != 'ctc_grpo_uncentred')
   assert advantages.sigma_min == (0 if algorithm == 'ctc_grpo_no_sigma_min' else 0.1)
   assert advantages.group_by == ('scene' if algorithm == 'ctc_grpo_scene_groups' else 'scenario')
+  demo = presets.demo().advantages
+  assert build(f'--algorithm={algorithm}').advantages.alpha == (0 if algorithm == 'grpo' else demo.alpha)
+  assert build('--preset=qwen3_8b').advantages.alpha == 15 != demo.alpha
 
 
 @pytest.mark.parametrize('arguments, words', [
@@ -150,7 +153,7 @@ def test_numbers_are_finite(text):
 
 
 def test_a_name_cannot_contradict_its_values():
-  with pytest.raises(UsageError, match='alpha=15.0 contradicts'):
+  with pytest.raises(UsageError, match='alpha=60.0 contradicts'):
     dataclasses.replace(presets.demo(), algorithm='grpo')
   with pytest.raises(UsageError, match='advantages=.* are not those of algorithm'):
     dataclasses.replace(presets.demo(), algorithm='ctc_grpo_uncentred')
