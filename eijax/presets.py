@@ -45,7 +45,7 @@ def demo() -> RunConfig:
       learner=LearnerConfig(num_micro_batches=4, chunk_length=256),
       evaluation=EvaluationConfig(num_samples=1, every=0),
       warmup=WarmupConfig(
-          num_exercises=900, num_talks=240, num_passes=2,
+          num_exercises=1000, num_talks=240, num_passes=2,
           packing=PackingConfig(row_lengths=(384, 768), rows_per_minibatch=3),
           optimizer=OptimizerConfig(learning_rate=4e-3, warmup_fraction=0.05, beta2=0.98)),
   )
