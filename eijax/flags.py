@@ -86,6 +86,9 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'param_dtype': ('policy.param_dtype', 'Type of the weights that the optimizer updates.'),
     'compute_dtype': ('policy.compute_dtype', 'Type that the layers multiply in: float32 or bfloat16.'),
     'remat': ('policy.remat', 'What the backward pass recomputes: none, full or dots.'),
+    'lora_rank': ('policy.lora.rank', 'Rank of a LoRA adapter, which is trained in place of the weights; 0 trains the weights.'),
+    'lora_alpha': ('policy.lora.alpha', 'Scale of the adapter, times its rank.'),
+    'lora_targets': ('policy.lora.targets', 'Comma-separated linear maps that the adapter stands beside.'),
     'warmup_exercises': ('warmup.num_exercises', 'Exercises of the supervised warm-up.'),
     'warmup_talks': ('warmup.num_talks', 'Scripted talks of the supervised warm-up.'),
     'warmup_passes': ('warmup.num_passes', 'Passes over the scripted talks.'),
@@ -159,7 +162,7 @@ def _typed(name: str, given: Any, example: Any) -> Any:
     raise UsageError(f'--{name}={given} must be a finite number, e.g. {_shown(example)}')
   if not isinstance(example, tuple):
     return given
-  if name == 'simulator_url':
+  if name == 'simulator_url' or example and isinstance(example[0], str):
     return tuple(part.strip() for part in given if part.strip())
   try:
     return tuple(int(part) for part in given)
