@@ -9,7 +9,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh
-import numpy as np
 import tqdm
 
 from eijax import jsonl
@@ -22,6 +21,7 @@ from eijax.hf.files import WeightFiles
 from eijax.hf.load import check_weights, load_params
 from eijax.hf.save import copy_companions
 from eijax.learning import packing, sharding, step
+from eijax.learning.supervised import segments_of
 from eijax.policy.config import HOW_IT_RUNS, PolicyConfig
 from eijax.policy.decoder import Decoder
 from eijax.scenarios.record import Scenario
@@ -151,11 +151,11 @@ def _segments(
   longest = min(row, config.sampler.max_tokens) - config.sampling.max_new_tokens
   result = []
   for talk in talks:
-    turns = [packing.supervised_sample(np.array(turn.prompt_ids, np.int32), np.array(turn.response_ids, np.int32))
+    turns = [(turn.prompt_ids, turn.response_ids)
              for turn in corpus.demonstrations(talk, chat_format, longest, lead_in=lead_in)
              # A scripted line may be longer than any that the policy may sample.
              if len(turn.prompt_ids) + len(turn.response_ids) <= row]
-    result += packing.merge_turns(turns, max_length=row)
+    result += segments_of(turns, row)
   return result
 
 
