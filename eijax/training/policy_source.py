@@ -11,10 +11,10 @@ import jax
 from jax.sharding import Mesh
 import tqdm
 
-from eijax import jsonl
+from eijax import jsonl, presets
 from eijax.checkpoints import layout
 from eijax.checkpoints.folder import restore_params
-from eijax.config import RunConfig
+from eijax.config import RunConfig, SftConfig
 from eijax.errors import DataError, UsageError
 from eijax.hf.architecture import is_hf_folder, read_architecture
 from eijax.hf.files import WeightFiles
@@ -67,6 +67,19 @@ def read_shapes(folder: os.PathLike) -> PolicyConfig:
     raise DataError(f'{path}: not the shapes of a policy ({error}); restore it from a copy') from None
 
 
+def holds_policy(folder: os.PathLike) -> bool:
+  """Whether a folder is that of a run, or what eijax.convert made of a model."""
+  return (pathlib.Path(folder) / 'policy' / CONFIG).exists()
+
+
+def preset_of(folder: os.PathLike) -> str | None:
+  """The preset that a run took its recipe from; None where the folder names none that is known here."""
+  path = pathlib.Path(folder) / CONFIG
+  config = jsonl.read_json(path) if path.exists() else None
+  name = config.get('preset') if isinstance(config, dict) else None
+  return name if name in presets.PRESETS else None
+
+
 def read_tokenizer(folder: os.PathLike) -> Tokenizer:
   """The tokenizer of a saved policy."""
   return load_tokenizer(folder)
@@ -83,7 +96,7 @@ def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings)
 
 
-def check_source(config: RunConfig) -> None:
+def check_source(config: RunConfig | SftConfig) -> None:
   """Refuse a `policy_source` that holds no policy of the same shapes: before any work, weights unread.
 
   Raises:
@@ -106,7 +119,7 @@ def check_source(config: RunConfig) -> None:
   layout.pick_step(pathlib.Path(source) / 'checkpoints', None)
 
 
-def _check_shapes(config: RunConfig, theirs: PolicyConfig) -> None:
+def _check_shapes(config: RunConfig | SftConfig, theirs: PolicyConfig) -> None:
   changed = [d for d in differences(to_plain(theirs), to_plain(config.policy)) if d[0] not in HOW_IT_RUNS]
   if changed:
     shown = ', '.join(f'{name} {theirs} instead of {ours}' for name, theirs, ours in changed)
@@ -121,12 +134,21 @@ def check_tokenizer(source: str, tokenizer: Tokenizer, config: PolicyConfig) -> 
                     f'{config.vocab_size} rows; use the tokenizer files that belong to the weights')
 
 
-def load(config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
+def load(config: RunConfig | SftConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
   """Tokenizer and params of `policy_source`, which `check_source` has passed; of a run, its latest policy."""
-  folder = pathlib.Path(config.policy_source)
-  if not is_hf_folder(folder):
-    return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract_params(config.policy, mesh))
-  return read_tokenizer(folder), read_weights(folder, config.policy, mesh)
+  return tokenizer_of(config.policy_source), params_of(config, mesh)
+
+
+def tokenizer_of(source: str) -> Tokenizer:
+  """The tokenizer of a Hugging Face folder or a run."""
+  return read_tokenizer(source if is_hf_folder(source) else pathlib.Path(source) / 'policy')
+
+
+def params_of(config: RunConfig | SftConfig, mesh: Mesh) -> Any:
+  """The params of `policy_source`, placed on a mesh."""
+  if is_hf_folder(config.policy_source):
+    return read_weights(config.policy_source, config.policy, mesh)
+  return restore_params(pathlib.Path(config.policy_source) / 'checkpoints', abstract_params(config.policy, mesh))
 
 
 def read_weights(folder: os.PathLike, config: PolicyConfig, mesh: Mesh) -> Any:
