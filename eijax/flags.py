@@ -88,6 +88,9 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'param_dtype': ('policy.param_dtype', 'Type of the weights that the optimizer updates.'),
     'compute_dtype': ('policy.compute_dtype', 'Type that the layers multiply in: float32 or bfloat16.'),
     'remat': ('policy.remat', 'What the backward pass recomputes: none, full or dots.'),
+    'lora_rank': ('policy.lora.rank', 'Rank of a LoRA adapter, which is trained in place of the weights; 0 trains the weights.'),
+    'lora_alpha': ('policy.lora.alpha', 'Scale of the adapter, times its rank.'),
+    'lora_targets': ('policy.lora.targets', 'Comma-separated linear maps that the adapter stands beside.'),
     'warmup_exercises': ('warmup.num_exercises', 'Exercises of the supervised warm-up.'),
     'warmup_talks': ('warmup.num_talks', 'Scripted talks of the supervised warm-up.'),
     'warmup_passes': ('warmup.num_passes', 'Passes over the scripted talks.'),
@@ -96,8 +99,6 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'warmup_rows': ('warmup.packing.rows_per_minibatch', 'Rows of an update of the supervised warm-up.'),
 }
 
-# Comma-separated texts; all other lists are of integers.
-_TEXTS = ('simulator_url', 'data')
 _KINDS = (
     (bool, flags.DEFINE_bool), (int, flags.DEFINE_integer), (float, flags.DEFINE_float), (tuple, flags.DEFINE_list),
     (str, flags.DEFINE_string),
@@ -184,7 +185,7 @@ def _typed(name: str, value: Any, example: Any) -> Any:
     raise UsageError(f'--{name}={value} must be a finite number, e.g. {_shown(example)}')
   if not isinstance(example, tuple):
     return value
-  if name in _TEXTS:
+  if name == 'simulator_url' or example and isinstance(example[0], str):
     return tuple(part.strip() for part in value if part.strip())
   try:
     return tuple(int(part) for part in value)

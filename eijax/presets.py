@@ -113,8 +113,8 @@ def nearest(policy: PolicyConfig) -> str:
 
 
 def with_policy(config: RunConfig, policy: PolicyConfig) -> RunConfig:
-  """The recipe for another policy, which is trained already: its architecture, run as the preset's is."""
-  how = {name: getattr(config.policy, name) for name in ('param_dtype', *HOW_IT_RUNS)}
+  """The recipe for another policy, which is trained already: its architecture, run and adapted as the preset's is."""
+  how = {name: getattr(config.policy, name) for name in ('param_dtype', 'lora', *HOW_IT_RUNS)}
   return dataclasses.replace(config, policy=dataclasses.replace(policy, **how), warmup=None)
 
 

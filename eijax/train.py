@@ -78,7 +78,8 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
       del params  # Part of the state from here on.
       policy_source.save_description(run.policy, config.policy, tokenizer, config.policy_source)
       checkpoints.save(0, state, {'step': 0})
-    print(f'policy: {config.policy.num_params:,} parameters', flush=True)
+    trained = f', and {config.policy.num_adapter_params:,} of an adapter, which alone is trained' if config.policy.lora.rank else ''
+    print(f'policy: {config.policy.num_params:,} parameters{trained}', flush=True)
     run.rewind(start_step)
     chat_format = tokenizer.chat_format(thinking=config.episodes.thinking)
 

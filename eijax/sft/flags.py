@@ -16,7 +16,7 @@ SHARED = (
     'seed', 'mesh', 'row_lengths', 'rows_per_minibatch', 'num_micro_batches', 'chunk_length', 'vocab_size', 'num_layers',
     'hidden_dim', 'num_heads', 'num_kv_heads', 'head_dim', 'mlp_dim', 'rope_theta', 'norm_eps', 'tie_embeddings',
     'scan_unroll', 'param_dtype', 'compute_dtype', 'remat', 'temperature', 'top_p', 'top_k', 'max_new_tokens', 'num_slots',
-    'spans', 'chunks',
+    'spans', 'chunks', 'lora_rank', 'lora_alpha', 'lora_targets',
 )
 # Flag name -> (dotted config path, help).
 OVERRIDES: dict[str, tuple[str, str]] = {

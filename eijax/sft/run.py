@@ -50,6 +50,9 @@ def fine_tune(config: SftConfig, workdir: str, *, tpu: bool, resume: bool) -> No
   print(f'devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}', flush=True)
   if not config.policy_source and not config.scratch:
     raise UsageError(f'preset={config.preset!r} starts from a trained policy and has none of its own; give --policy=FOLDER')
+  if not config.policy_source and config.policy.lora.rank:
+    raise UsageError(f'lora_rank={config.policy.lora.rank} adapts a trained policy, and preset={config.preset!r} starts from random '
+                     'weights; give --policy=FOLDER, or drop --lora_rank')
   sharding.check_rows(config.packing.rows_per_minibatch, mesh, config.learner.num_micro_batches)
   multiple = sharding.num_data_shards(mesh) * config.learner.num_micro_batches
   learner = SupervisedLearner(
@@ -95,7 +98,8 @@ def fine_tune(config: SftConfig, workdir: str, *, tpu: bool, resume: bool) -> No
         state = learner.first_state(config.seed)
       policy_source.save_description(run.policy, config.policy, tokenizer, config.policy_source)
       checkpoints.save(0, state, {'step': 0})
-    print(f'policy: {config.policy.num_params:,} parameters', flush=True)
+    trained = f', and {config.policy.num_adapter_params:,} of an adapter, which alone is trained' if config.policy.lora.rank else ''
+    print(f'policy: {config.policy.num_params:,} parameters{trained}', flush=True)
     run.rewind(start_step)
 
     # ---- Held-out loss ---------------------------------------------------------------------------
