@@ -113,5 +113,5 @@ def prepared_builder(tfds: ModuleType, name: str, data_dir: str | os.PathLike | 
     first = str(error).strip().partition('\n')[0]
     raise UsageError(
       f'{name!r} is neither a folder nor a data set that is prepared in '
-      f'{data_dir or "the default data_dir"} ({first}); use {SHIPPED!r}, a folder or another data_dir'
+      f'{data_dir or "the default data_dir"} ({first}); prepare it, or name a folder or another data_dir'
     ) from None
