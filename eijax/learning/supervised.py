@@ -5,7 +5,6 @@ learner's own step (`learning.step`) under the cross-entropy of the demonstrated
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,7 +17,6 @@ import optax
 from eijax.learning import losses, packing, scoring, sharding, step
 from eijax.policy.decoder import Decoder
 from eijax.policy.initial import with_induction_circuit
-from eijax.seeds import derive_seed
 
 
 class PlannedBatch(NamedTuple):
@@ -45,34 +43,6 @@ def rows_at(config: packing.PackingConfig, row_length: int, multiple: int = 1) -
     multiple: that the rows are a multiple of, so that micro-batches and devices share them evenly.
   """
   return max(1, config.rows_per_minibatch * config.row_lengths[-1] // row_length // multiple) * multiple
-
-
-def plan_batches(
-    segments: Sequence[Any], kinds: Sequence[Sequence[int]], config: packing.PackingConfig, *, seed: int, purpose: str,
-    multiple: int = 1,
-) -> list[PlannedBatch]:
-  """Mini-batches of every kind of segments, in one shuffled order; each segment is in one of them.
-
-  Each kind has the shortest rows that hold it, and `rows_at` of them. Shuffled, because a policy that meets one kind
-  after the other forgets the first: the same updates end at a higher loss.
-
-  Args:
-    segments: anything that has a length; contents are not looked at.
-    kinds: indices of segments; none is empty.
-    purpose: names the seeds.
-    multiple: see `rows_at`.
-  """
-  planned = []
-  for number, members in enumerate(kinds):
-    chosen = [segments[i] for i in members]
-    row_length = packing.choose_row_length(chosen, config.row_lengths)
-    rows = rows_at(config, row_length, multiple)
-    num_rows = len(packing.assign_rows([len(segment) for segment in chosen], row_length))
-    shaped = dataclasses.replace(config, rows_per_minibatch=rows, num_minibatches=-(-num_rows // rows))
-    plan, length = packing.plan_minibatches(chosen, shaped, seed=derive_seed(f'{purpose} rows', seed, number))
-    planned += [PlannedBatch(length, rows, [[members[i] for i in row] for row in batch]) for batch in plan]
-  order = np.random.default_rng(derive_seed(f'{purpose} order', seed)).permutation(len(planned))
-  return [planned[i] for i in order]
 
 
 class SupervisedLearner:

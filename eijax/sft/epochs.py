@@ -7,14 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eijax.learning.packing import PackingConfig, Segment
-from eijax.learning.supervised import PlannedBatch, plan_batches, rows_at
+from eijax.learning.packing import PackingConfig, Segment, assign_rows
+from eijax.learning.supervised import PlannedBatch, rows_at
 from eijax.seeds import derive_seed
 
 # Segments that are packed together: enough to fill rows well, and few enough for packing to take no time.
 BLOCK = 4096
-# Share of the positions of a mini-batch that packing fills for certain, more or less: what is planned above it spills over.
-FILL = 0.9
 
 
 def plan_epoch(
@@ -22,47 +20,68 @@ def plan_epoch(
 ) -> list[PlannedBatch]:
   """The mini-batches of one pass over the segments, each segment in one of them.
 
-  Shuffled segments are packed block by block, and within a block by length: the short ones into short rows.
+  Shuffled segments are packed block by block, and within a block by length: short ones into short rows, or where
+  longer ones leave room. Rows are dealt out at random, and mini-batches come in a random order.
 
   Args:
     multiple: that the rows of every mini-batch are a multiple of.
   """
-  order = np.random.default_rng(derive_seed(purpose, seed, epoch)).permutation(len(segments))
+  rng = np.random.default_rng(derive_seed(purpose, seed, epoch))
+  order = rng.permutation(len(segments))
   planned = []
   # Equal blocks: a small last one would be an update of a few conversations.
-  for number, block in enumerate(np.array_split(order, max(1, round(len(order) / BLOCK)))):
-    members = block.tolist()
-    kinds = kinds_by_length(members, [len(segments[i]) for i in members], packing, multiple)
-    planned += plan_batches(segments, kinds, packing, seed=derive_seed(purpose, seed, epoch, number), purpose=purpose, multiple=multiple)
+  for block in np.array_split(order, max(1, round(len(order) / BLOCK))):
+    batches = []
+    for row_length, rows in packed_by_length([(i, len(segments[i])) for i in block.tolist()], packing, multiple):
+      num_rows = rows_at(packing, row_length, multiple)
+      rows = [rows[i] for i in rng.permutation(len(rows))]
+      parts = np.array_split(np.arange(len(rows)), -(-len(rows) // num_rows))
+      batches += [PlannedBatch(row_length, num_rows, [rows[i] for i in part]) for part in parts]
+    planned += [batches[i] for i in rng.permutation(len(batches))]
   return planned
 
 
-def kinds_by_length(
-    members: Sequence[int], lengths: Sequence[int], packing: PackingConfig, multiple: int,
-) -> list[list[int]]:
-  """Group segments by the shortest row that holds them, longest rows first.
+def packed_by_length(
+    members: Sequence[tuple[int, int]], packing: PackingConfig, multiple: int,
+) -> list[tuple[int, list[list[int]]]]:
+  """(row length, rows of segments), longest first: every segment in a row that holds it.
 
-  Room that a group leaves in its last mini-batch is filled from the next shorter ones: otherwise a few long
-  conversations would have whole updates to themselves, and weigh more than all others.
+  Segments go into rows of the shortest length that holds them. Room in longer rows, and rows that a last mini-batch
+  of longer ones lacks, take shorter ones first: otherwise rows would stay half empty, and a few long conversations
+  would have whole updates to themselves, and weigh more than all others.
+
+  Args:
+    members: (index, length) of the segments, in a random order.
   """
-  waiting = list(zip(members, lengths))
-  kinds = []
+  result, waiting = [], list(members)
   for number in reversed(range(len(packing.row_lengths))):
     row_length = packing.row_lengths[number]
-    shortest = packing.row_lengths[number - 1] + 1 if number else 0
-    kind = [(member, length) for member, length in waiting if length >= shortest]
-    if not kind:
+    shorter = packing.row_lengths[number - 1] if number else 0
+    own = [(index, length) for index, length in waiting if length > shorter]
+    waiting = [(index, length) for index, length in waiting if length <= shorter]
+    if not own:
       continue
-    waiting = [(member, length) for member, length in waiting if length < shortest]
-    capacity = rows_at(packing, row_length, multiple) * row_length * FILL
-    room = -sum(length for _, length in kind) % capacity
-    left = []
-    for member, length in sorted(waiting, key=lambda pair: -pair[1]):
-      if length <= room:
-        kind.append((member, length))
-        room -= length
-      else:
-        left.append((member, length))
-    waiting = left
-    kinds.append([member for member, _ in kind])
-  return kinds
+    rows = [[own[i] for i in row] for row in assign_rows([length for _, length in own], row_length)]
+    waiting = _fill(rows, waiting, row_length, rows_at(packing, row_length, multiple))
+    result.append((row_length, [[index for index, _ in row] for row in rows]))
+  return result
+
+
+def _fill(rows: list[list[tuple[int, int]]], waiting: Sequence[tuple[int, int]], row_length: int, num_rows: int) -> list[tuple[int, int]]:
+  """Put waiting segments where rows have room, and into new rows up to whole mini-batches; returns those left over."""
+  left = []
+  free = np.array([row_length - sum(length for _, length in row) for row in rows])
+  for index, length in waiting:
+    fits = np.flatnonzero(free >= length)
+    if fits.size:
+      place = int(fits[0])
+    elif len(rows) % num_rows:
+      place = len(rows)
+      rows.append([])
+      free = np.append(free, row_length)
+    else:
+      left.append((index, length))
+      continue
+    rows[place].append((index, length))
+    free[place] -= length
+  return left

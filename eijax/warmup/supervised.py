@@ -1,17 +1,45 @@
 """The warm-up of a policy that starts from random weights: demonstrations, each seen once."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 from typing import Any
 
 from jax.sharding import Mesh
+import numpy as np
 
 from eijax.learning import optimizer as optimizer_lib, packing, sharding
-from eijax.learning.supervised import SupervisedLearner, plan_batches
+from eijax.learning.supervised import PlannedBatch, SupervisedLearner, rows_at
 from eijax.policy.decoder import Decoder
+from eijax.seeds import derive_seed
 from eijax.warmup.config import WarmupConfig
 
 # Positions whose logits exist at a time: about what one exercise or half a talk scores.
 CHUNK_LENGTH = 256
+
+
+def plan_batches(
+    segments: Sequence[packing.Segment], kinds: Sequence[Sequence[int]], config: packing.PackingConfig, *, seed: int, multiple: int = 1,
+) -> list[PlannedBatch]:
+  """Mini-batches of every kind of segments, in one shuffled order; each segment is in one of them.
+
+  Each kind has the shortest rows that hold it, and `rows_at` of them. Shuffled, because a policy that meets one kind
+  after the other forgets the first: the same updates end at a higher loss.
+
+  Args:
+    kinds: indices of segments; none is empty.
+    multiple: see `rows_at`.
+  """
+  planned = []
+  for number, members in enumerate(kinds):
+    chosen = [segments[i] for i in members]
+    row_length = packing.choose_row_length(chosen, config.row_lengths)
+    rows = rows_at(config, row_length, multiple)
+    num_rows = len(packing.assign_rows([len(segment) for segment in chosen], row_length))
+    shaped = dataclasses.replace(config, rows_per_minibatch=rows, num_minibatches=-(-num_rows // rows))
+    plan, length = packing.plan_minibatches(chosen, shaped, seed=derive_seed('warm-up rows', seed, number))
+    planned += [PlannedBatch(length, rows, [[members[i] for i in row] for row in batch]) for batch in plan]
+  order = np.random.default_rng(derive_seed('warm-up order', seed)).permutation(len(planned))
+  return [planned[i] for i in order]
 
 
 def warm_up(
@@ -35,8 +63,7 @@ def warm_up(
   for kind in kinds:
     members.append(range(len(segments), len(segments) + len(kind)))
     segments += kind
-  planned = plan_batches(
-      segments, members, config.packing, seed=seed, purpose='warm-up', multiple=sharding.num_data_shards(mesh))
+  planned = plan_batches(segments, members, config.packing, seed=seed, multiple=sharding.num_data_shards(mesh))
   last, state = None, learner.first_state(seed, lead_in)
   rate_at = lambda number: optimizer_lib.learning_rate_at(config.optimizer, number, len(planned))
   for number, state, metrics in learner.updates(state, (batch.fill(segments) for batch in planned), rate_at):
