@@ -6,6 +6,7 @@ loss, metrics, checkpoints, report.
 
 import contextlib
 import itertools
+import pathlib
 import time
 from collections.abc import Sequence
 
@@ -59,13 +60,14 @@ def fine_tune(config: SftConfig, workdir: str, *, tpu: bool, resume: bool) -> No
       Decoder(config.policy), optimizer_lib.make_optimizer(config.optimizer), mesh,
       num_micro_batches=config.learner.num_micro_batches, chunk_length=config.learner.chunk_length)
 
+  start_step = layout.latest_step(pathlib.Path(workdir) / 'checkpoints')
+  if start_step is None and config.policy_source:
+    policy_source.check_source(config)
+
   # ---- Input -------------------------------------------------------------------------------------
   training, held_out = load_conversations(config)
   run = RunFolder(workdir, to_plain(config) | {'conversations': {
       'training': len(training), 'held_out': len(held_out), 'digest': digest_of([*training, *held_out])}}, resume=resume)
-  start_step = layout.latest_step(run.checkpoints)
-  if start_step is None and config.policy_source:
-    policy_source.check_source(config)
   print(f'{len(training)} conversations to train on, {len(held_out)} held out; workdir {run.path}', flush=True)
   if start_step is not None:
     tokenizer = policy_source.read_tokenizer(run.policy)
