@@ -14,19 +14,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh
-import numpy as np
 import tqdm
 
-from eijax import jsonl
+from eijax import jsonl, presets
 from eijax.checkpoints import layout
 from eijax.checkpoints.folder import restore_params
-from eijax.config import RunConfig
+from eijax.config import RunConfig, SftConfig
 from eijax.errors import DataError, UsageError
 from eijax.hf.architecture import is_hf_folder, read_architecture
 from eijax.hf.files import WeightFiles
 from eijax.hf.load import check_weights, load_params
 from eijax.hf.save import copy_companions
 from eijax.learning import packing, sharding, step
+from eijax.learning.supervised import segments_of
 from eijax.policy import lora
 from eijax.policy.config import HOW_IT_RUNS, LoraConfig, PolicyConfig
 from eijax.policy.decoder import Decoder
@@ -75,6 +75,19 @@ def read_shapes(folder: os.PathLike) -> PolicyConfig:
     raise DataError(f'{path}: not the shapes of a policy ({error}); restore it from a copy') from None
 
 
+def holds_policy(folder: os.PathLike) -> bool:
+  """Whether a folder is that of a run, or what eijax.convert made of a model."""
+  return (pathlib.Path(folder) / 'policy' / CONFIG).exists()
+
+
+def preset_of(folder: os.PathLike) -> str | None:
+  """The preset that a run took its recipe from; None where the folder names none that is known here."""
+  path = pathlib.Path(folder) / CONFIG
+  config = jsonl.read_json(path) if path.exists() else None
+  name = config.get('preset') if isinstance(config, dict) else None
+  return name if name in presets.PRESETS else None
+
+
 def read_tokenizer(folder: os.PathLike) -> Tokenizer:
   """The tokenizer of a saved policy."""
   return load_tokenizer(folder)
@@ -91,7 +104,7 @@ def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings)
 
 
-def check_source(config: RunConfig) -> None:
+def check_source(config: RunConfig | SftConfig) -> None:
   """Refuse a `policy_source` that holds no policy of the same shapes: before any work, weights unread.
 
   Raises:
@@ -114,7 +127,7 @@ def check_source(config: RunConfig) -> None:
   layout.pick_step(pathlib.Path(source) / 'checkpoints', None)
 
 
-def _check_shapes(config: RunConfig, theirs: PolicyConfig) -> None:
+def _check_shapes(config: RunConfig | SftConfig, theirs: PolicyConfig) -> None:
   changed = [d for d in differences(to_plain(theirs), to_plain(config.policy))
              if d[0] not in HOW_IT_RUNS and not d[0].startswith('lora.')]
   if changed:
@@ -130,14 +143,24 @@ def check_tokenizer(source: str, tokenizer: Tokenizer, config: PolicyConfig) -> 
                     f'{config.vocab_size} rows; use the tokenizer files that belong to the weights')
 
 
-def load(config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
+def load(config: RunConfig | SftConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
   """Tokenizer and params of `policy_source`, which `check_source` has passed; of a run, its latest policy."""
+  return tokenizer_of(config.policy_source), params_of(config, mesh)
+
+
+def tokenizer_of(source: str) -> Tokenizer:
+  """The tokenizer of a Hugging Face folder or a run."""
+  return read_tokenizer(source if is_hf_folder(source) else pathlib.Path(source) / 'policy')
+
+
+def params_of(config: RunConfig | SftConfig, mesh: Mesh) -> Any:
+  """The params of `policy_source`, placed on a mesh, with a new adapter if the run trains one."""
   folder = pathlib.Path(config.policy_source)
   if is_hf_folder(folder):
-    return read_tokenizer(folder), with_adapter(read_weights(folder, config.policy, mesh), config, mesh)
+    return with_adapter(read_weights(folder, config.policy, mesh), config, mesh)
   theirs = read_shapes(folder / 'policy')
   former = restore_params(folder / 'checkpoints', abstract_params(theirs, mesh))
-  return read_tokenizer(folder / 'policy'), with_adapter(lora.merge(former, theirs), config, mesh)
+  return with_adapter(lora.merge(former, theirs), config, mesh)
 
 
 def read_weights(folder: os.PathLike, config: PolicyConfig, mesh: Mesh) -> Any:
@@ -147,7 +170,7 @@ def read_weights(folder: os.PathLike, config: PolicyConfig, mesh: Mesh) -> Any:
     return load_params(files, config, lora.base_of(abstract_params(config, mesh)), on_bytes=on_bytes)
 
 
-def with_adapter(base: Any, config: RunConfig, mesh: Mesh) -> Any:
+def with_adapter(base: Any, config: RunConfig | SftConfig, mesh: Mesh) -> Any:
   """Params of a trained policy, with a new adapter beside them if the run trains one.
 
   Args:
@@ -174,11 +197,11 @@ def _segments(
   longest = min(row, config.sampler.max_tokens) - config.sampling.max_new_tokens
   result = []
   for talk in talks:
-    turns = [packing.supervised_sample(np.array(turn.prompt_ids, np.int32), np.array(turn.response_ids, np.int32))
+    turns = [(turn.prompt_ids, turn.response_ids)
              for turn in corpus.demonstrations(talk, chat_format, longest, lead_in=lead_in)
              # A scripted line may be longer than any that the policy may sample.
              if len(turn.prompt_ids) + len(turn.response_ids) <= row]
-    result += packing.merge_turns(turns, max_length=row)
+    result += segments_of(turns, row)
   return result
 
 
