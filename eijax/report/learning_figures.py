@@ -168,9 +168,10 @@ def seconds_panel(run: Run) -> Panel | None:
     words = ', '.join(f'{name} {mean:.2f}' for name, mean in means.items())
     svg = figures.to_svg(figure, 'seconds', f'Seconds per step by phase, mean: {words}.')
   total = sum(float(np.nansum(values)) for values in phases.values())
+  apart = '' if any('seconds/evaluation' in row for row in run.metrics) else ', without the evaluations'
   return Panel(
       title='Seconds per step',
-      note=f'Mean seconds by phase: {words}. All steps together: {duration(total)}, without the evaluations.',
+      note=f'Mean seconds by phase: {words}. All steps together: {duration(total)}{apart}.',
       svg=svg,
   )
 
