@@ -20,7 +20,7 @@ from eijax.sampling.sampler import BatchSampler
 from learning_cases import CONFIG, Learner, VOCAB, batch
 from lora_cases import LORA, adapted, moved, one_device, with_fresh_adapter
 
-FAMILIES = ('qwen3', 'qwen2', 'llama', 'gemma3', 'gemma3_untied_modern_sharded', 'qwen3_tied_modern_sharded')
+FAMILIES = ('qwen3_tied_modern_sharded', 'qwen2', 'llama', 'gemma3_untied_modern_sharded')
 POLICY = Decoder(adapted(CONFIG))
 
 
