@@ -38,7 +38,7 @@ OTHER_VALUES = {
     'spans': '256,640', 'chunks': '32,128', 'row_lengths': '896,1024', 'warmup_row_lengths': '1000',
     'param_dtype': 'bfloat16', 'compute_dtype': 'bfloat16', 'remat': 'full',
     'gradient_dtype': 'float32', 'attention': 'reference',
-    'simulator_thinking': 'off', 'simulator_extra_body': '{"top_p": 0.9}',
+    'lora_targets': 'q_proj,v_proj', 'simulator_thinking': 'off', 'simulator_extra_body': '{"top_p": 0.9}',
 }
 
 
@@ -116,6 +116,9 @@ def test_algorithms(algorithm):
   assert advantages.centred == (algorithm != 'ctc_grpo_uncentred')
   assert advantages.sigma_min == (0 if algorithm == 'ctc_grpo_no_sigma_min' else 0.1)
   assert advantages.group_by == ('scene' if algorithm == 'ctc_grpo_scene_groups' else 'scenario')
+  demo = presets.demo().advantages
+  assert build(f'--algorithm={algorithm}').advantages.alpha == (0 if algorithm == 'grpo' else demo.alpha)
+  assert build('--preset=qwen3_8b').advantages.alpha == 15 != demo.alpha
 
 
 @pytest.mark.parametrize('arguments, words', [
@@ -131,6 +134,11 @@ def test_algorithms(algorithm):
     (['--remat=some'], ["remat='some'", 'none, full, dots, attention, offload']),
     (['--compute_dtype=float16'], ['float32, bfloat16']),
     (['--parse_penalty=3'], ['parse_penalty=3.0', '0..2']),
+    (['--lora_rank=-1'], ['lora_rank=-1', 'at least 0']),
+    (['--lora_alpha=0'], ['lora_alpha=0.0', 'above 0']),
+    (['--lora_targets=q_proj,qkv'], ["'qkv' is unknown", 'q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj']),
+    (['--lora_targets=q_proj,q_proj'], ['lora_targets=q_proj,q_proj', 'once']),
+    (['--lora_targets='], ['lora_targets=', 'at least one']),
     (['--rope_theta=-1'], ['rope_theta=-1.0', 'above 0']),
     (['--preset=qwen3_8b', '--warmup_talks=3'], ['warmup.num_talks', 'no warmup']),
 ])
@@ -151,7 +159,7 @@ def test_numbers_are_finite(text):
 
 
 def test_a_name_cannot_contradict_its_values():
-  with pytest.raises(UsageError, match='alpha=15.0 contradicts'):
+  with pytest.raises(UsageError, match='alpha=60.0 contradicts'):
     dataclasses.replace(presets.demo(), algorithm='grpo')
   with pytest.raises(UsageError, match='advantages=.* are not those of algorithm'):
     dataclasses.replace(presets.demo(), algorithm='ctc_grpo_uncentred')

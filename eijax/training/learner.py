@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
-from eijax.config import RunConfig
+from eijax.config import RunConfig, SftConfig
 from eijax.learning import losses, optimizer as optimizer_lib, scoring, sharding, step as step_lib
 from eijax.learning.packing import balance_rows, PackedBatch
 from eijax.policy.decoder import Decoder
@@ -36,14 +36,14 @@ class Learner:
     return sharding.put_batch(batch, self.mesh, self.num_micro_batches)
 
 
-def run_mesh(config: RunConfig, devices: list | None = None) -> Mesh:
+def run_mesh(config: RunConfig | SftConfig, devices: list | None = None) -> Mesh:
   """The mesh of a run: --mesh, or by default one whose data shards divide the rows of a mini-batch."""
   devices = jax.devices() if devices is None else devices
   rows = config.packing.rows_per_minibatch * jax.process_count()
   return sharding.make_mesh(config.mesh or sharding.default_mesh(len(devices), rows), devices)
 
 
-def num_micro_batches(config: RunConfig, mesh: Mesh) -> int:
+def num_micro_batches(config: RunConfig | SftConfig, mesh: Mesh) -> int:
   """As configured; 0 stands for as many as leave each data shard one row at a time."""
   rows = config.packing.rows_per_minibatch * jax.process_count()
   return config.learner.num_micro_batches or max(1, rows // sharding.num_data_shards(mesh))
