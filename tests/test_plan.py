@@ -12,7 +12,7 @@ from eijax import presets
 from eijax.errors import UsageError
 from eijax.learning import sharding
 from eijax.plan import chips, estimate, flops, hlo, programs, sweep, tables, topology
-from eijax.policy.config import PolicyConfig
+from eijax.policy.config import LoraConfig, PolicyConfig
 from eijax.training import learner as learner_lib
 
 SMALL = PolicyConfig(vocab_size=50, num_layers=3, hidden_dim=8, num_heads=4, num_kv_heads=2, head_dim=6, mlp_dim=10)
@@ -27,6 +27,9 @@ def test_flops_equal_a_count_by_hand():
   assert whole.hardware == whole.model + 2 * 24 * 2 * 3 * 10
   again = flops.train_step(dataclasses.replace(SMALL, remat='full'), rows=2, length=4, chunked=True)
   assert again.hardware - whole.hardware == 2 * 8 * (3 * 816 + 400) + 2 * (2 * 24) * 2 * 3 * 10
+  # An adapter: the weights have no gradient, its own 3 * 2 * (2 * (8 + 24) + 2 * (8 + 12) + 3 * (8 + 10)) have.
+  adapted = flops.train_step(dataclasses.replace(SMALL, lora=LoraConfig(rank=2)), rows=2, length=4, chunked=False)
+  assert whole.model - adapted.model == 2 * 8 * (3 * 816 + 400) - 6 * 8 * 3 * 2 * 158
   decode = flops.decode_step(SMALL, slots=5, span=7)
   assert decode.hardware == 5 * (2 * (3 * 816 + 400) + 4 * 24 * 3 * 7)
 

@@ -7,7 +7,7 @@ from eijax.config import LearnerConfig, RunConfig
 from eijax.errors import UsageError
 from eijax.flags import replace_at
 from eijax.learning.packing import PackingConfig
-from eijax.policy.config import ATTENTIONS, DTYPES, REMAT_POLICIES, PolicyConfig
+from eijax.policy.config import ATTENTIONS, DTYPES, REMAT_POLICIES, LoraConfig, PolicyConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
 
 # Name -> (default, help). Defaults are a policy that two CPU cores update in a second.
@@ -37,16 +37,19 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_integer('seed', 0, 'Of weights and tokens.', lower_bound=0, flag_values=values)
 
 
-def policy(values: flags.FlagValues) -> PolicyConfig:
+def policy(values: flags.FlagValues, *, lora_rank: int = 0, param_dtype: str = 'float32') -> PolicyConfig:
   """The policy of the flags."""
   unroll = values.scan_unroll or (values.num_layers if values.num_layers <= 8 else 1)
   return PolicyConfig(
       vocab_size=values.vocab, num_layers=values.num_layers, hidden_dim=values.hidden, num_heads=values.num_heads,
       num_kv_heads=values.num_kv_heads, head_dim=values.head_dim, mlp_dim=values.mlp, tie_embeddings=values.tied,
-      compute_dtype=values.dtype, remat=values.remat, attention=values.attention, scan_unroll=unroll)
+      compute_dtype=values.dtype, remat=values.remat, attention=values.attention, scan_unroll=unroll,
+      param_dtype=param_dtype, lora=LoraConfig(rank=lora_rank))
 
 
-def config(values: flags.FlagValues, *, length: int, chunk: int, new_tokens: int, learner: LearnerConfig) -> RunConfig:
+def config(
+    values: flags.FlagValues, policy: PolicyConfig, *, length: int, chunk: int, new_tokens: int, learner: LearnerConfig,
+) -> RunConfig:
   """A run of these shapes, whose other values are those of the demo.
 
   Args:
@@ -54,7 +57,7 @@ def config(values: flags.FlagValues, *, length: int, chunk: int, new_tokens: int
     chunk: tokens that one prefill appends.
   """
   return replace_at(presets.get('demo'), {
-      'warmup': None, 'policy': policy(values), 'mesh': values.mesh, 'learner': learner,
+      'warmup': None, 'policy': policy, 'mesh': values.mesh, 'learner': learner,
       'packing': PackingConfig(row_lengths=(length,), rows_per_minibatch=values.batch, num_minibatches=1),
       'sampling': SamplingConfig(temperature=1.0, max_new_tokens=new_tokens),
       'sampler': SamplerShapes(num_slots=values.batch, spans=(length,), chunks=(chunk,))})

@@ -10,7 +10,7 @@ import numpy as np
 from eijax.bench import measure, shapes
 from eijax.config import LearnerConfig
 from eijax.errors import UsageError
-from eijax.learning import packing, step as step_lib
+from eijax.learning import packing, sharding, step as step_lib
 from eijax.training import learner as learner_lib
 
 
@@ -20,6 +20,8 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_integer('prompt_len', 1, 'Tokens of a row that are not scored.', lower_bound=1, flag_values=values)
   flags.DEFINE_integer('num_micro_batches', 1, 'Parts of the mini-batch whose gradients are added up.', lower_bound=1, flag_values=values)
   flags.DEFINE_integer('chunk_length', 512, 'Scored tokens whose logits exist at a time; 0 for all.', lower_bound=0, flag_values=values)
+  flags.DEFINE_integer('lora_rank', 0, 'Rank of an adapter that is trained in place of the weights; 0 trains the weights.', lower_bound=0,
+                       flag_values=values)
 
 
 def random_batch(num_rows: int, length: int, prompt_len: int, vocab_size: int, seed: int) -> packing.PackedBatch:
@@ -40,9 +42,11 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
   if values.prompt_len >= values.seq_len:
     raise UsageError(f'prompt_len={values.prompt_len} must be below seq_len={values.seq_len}: what is left is scored')
   config = shapes.config(
-      values, length=values.seq_len, chunk=values.seq_len, new_tokens=1,
+      values, shapes.policy(values, lora_rank=values.lora_rank), length=values.seq_len, chunk=values.seq_len, new_tokens=1,
       learner=LearnerConfig(num_micro_batches=values.num_micro_batches, chunk_length=values.chunk_length))
   mesh = learner_lib.run_mesh(config)
+  sharding.check_rows(values.batch, mesh, values.num_micro_batches, 'batch')
+  sharding.check_row_length(values.seq_len, mesh)
   learner = learner_lib.make_learner(config, mesh)
   state = step_lib.create_train_state(
       step_lib.params_init(learner.decoder), learner.optimizer, mesh, jax.random.key(values.seed))

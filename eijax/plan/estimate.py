@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from eijax.config import RunConfig
 from eijax.plan import flops as flops_lib, programs
 from eijax.plan.chips import Chip
+from eijax.policy import lora
 from eijax.sampling.decoding import LOOP_NAME
 from eijax.training.learner import make_learner, num_micro_batches
 
@@ -88,15 +89,16 @@ def train_step(config: RunConfig, mesh: Mesh, chip: Chip) -> Estimate:
   lowered, state = programs.lower_train(config, mesh, length)
   compiled = programs.compile_program(lowered, programs.train_trips(config, mesh, length))
   params, moments = programs.tree_bytes(state.params), programs.tree_bytes(state.opt_state)
+  gradients = programs.tree_bytes(lora.split(state.params)[0])
   inputs = layer_inputs(config, mesh, length)
-  known = {'weights': params, 'moments': moments, 'gradients': params}
+  known = {'weights': params, 'moments': moments, 'gradients': gradients}
   if policy.remat != 'offload':
     known['layer inputs'] = inputs
   parts = num_micro_batches(config, mesh)
-  # Weights of the passes in compute_dtype, written when gathered and read again; state read and written once.
+  # Weights of the passes in compute_dtype, written when gathered and read again; what is trained read and written once.
   width = 2 if policy.compute_dtype == 'bfloat16' else 4
   gathered = width * policy.num_params / mesh.shape['tensor']
-  traffic = 2 * (params + moments) + 2 * params * parts + 3 * 2 * gathered * parts + 2 * inputs * parts
+  traffic = 2 * (gradients + moments) + 2 * gradients * parts + 3 * 2 * gathered * parts + 2 * inputs * parts
   return _finish(
       chip, compiled, resident=0, parts=_rest(compiled, known), traffic=traffic, tokens=rows * length, num_chips=mesh.size,
       flops=flops_lib.train_step(policy, rows=rows, length=length, chunked=bool(config.learner.chunk_length)))

@@ -42,8 +42,11 @@ def train_step(policy: PolicyConfig, *, rows: int, length: int, chunked: bool) -
   layers, table = _weights(policy)
   tokens = rows * length
   pair = 2 * policy.num_heads * policy.head_dim * rows * _pairs(policy, length)
-  model = 6 * tokens * (layers + table) + pair * (_ATTENTION_FORWARD * 3)
-  hardware = tokens * (2 * (3 + _RERUNS[policy.remat]) * layers + (8 if chunked else 6) * table)
+  adapter, reruns = policy.num_adapter_params, _RERUNS[policy.remat]
+  # Forward, and backward for what comes in; once more for the gradient of what is trained.
+  passes = 2 if policy.lora.rank else 3
+  model = 2 * tokens * (passes * (layers + table) + 3 * adapter) + pair * (_ATTENTION_FORWARD * 3)
+  hardware = 2 * tokens * ((passes + reruns) * layers + (passes + chunked) * table + (3 + reruns) * adapter)
   hardware += pair * (_ATTENTION_FORWARD * (1 + _ATTENTION_RERUNS[policy.remat]) + _ATTENTION_BACKWARD)
   return Flops(model=model, hardware=hardware)
 
