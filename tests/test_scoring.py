@@ -1,11 +1,12 @@
 """Token scores of the policy: chunked equals whole, packed equals unpacked, nothing leaks."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eijax.learning import losses, packing, scoring
+from eijax.learning import losses, packing, scoring, sharding
 from learning_cases import POLICY, batch, segments
 
 
@@ -40,6 +41,35 @@ def test_chunked_scores_and_gradients_equal_whole_ones(params, chunk_length):
   for a, b in zip(chunked_scores, scores):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), chunked_grads, grads)
+
+
+@pytest.mark.parametrize('spec', ['', 'data=2,fsdp=2,tensor=2', 'fsdp=2,sequence=2,tensor=2'])
+def test_terms_and_gradients_of_one_visit_equal_those_of_plain_scores(params, spec):
+  packed = batch(num=20)
+  loss_fn = losses.policy_loss_fn(losses.PolicyLossConfig(entropy_coef=0.3))
+  mesh = sharding.make_mesh(spec, jax.devices() if spec else jax.devices()[:1])
+
+  def run(chunk_length):
+    score_fn = scoring.make_score_fn(POLICY, temperature=0.7, chunk_length=chunk_length)
+
+    def loss_sum(params, packed):
+      terms = scoring.loss_terms(score_fn, loss_fn, params, packed)
+      return 2.0 * terms.loss_sum, terms
+
+    def traced(*arrays):
+      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(sharding.logical_axis_rules()):
+        return jax.value_and_grad(loss_sum, has_aux=True)(*arrays)
+
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.device_get(jax.jit(traced)(*jax.device_put((nn.meta.unbox(params), packed), whole)))
+
+  (value, terms), gradients = run(4)
+  (plain_value, plain_terms), plain_gradients = run(0)
+  np.testing.assert_allclose(value, plain_value, rtol=1e-5)
+  # Fractions near 0 are counts of a few tokens, exact.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), terms, plain_terms)
+  # The same float32 sums in another order.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max()), gradients, plain_gradients)
 
 
 def test_packed_scores_equal_unpacked_ones_whatever_the_neighbours_hold(params):

@@ -24,7 +24,7 @@ import optax
 from eijax.errors import UsageError
 from eijax.learning import losses, sharding
 from eijax.learning.packing import PackedBatch
-from eijax.learning.scoring import ScoreFn
+from eijax.learning.scoring import ScoreFn, loss_terms
 from eijax.policy import lora
 
 # Name of the loop in a compiled program, for those that ask how often it runs.
@@ -137,7 +137,7 @@ def accumulate_gradients(
   placed = lambda tree: jax.lax.with_sharding_constraint(tree, shardings) if shardings else tree
 
   def loss_sum(trained, micro):
-    terms = loss_fn(score_fn(lora.join(trained, frozen), micro), micro)
+    terms = loss_terms(score_fn, loss_fn, lora.join(trained, frozen), micro)
     return terms.loss_sum, terms
 
   def micro_batch(index):

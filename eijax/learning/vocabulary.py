@@ -19,6 +19,9 @@ from jax import lax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
 
+from eijax.learning.losses import LossFn, LossTerms, TokenScores, add_terms
+from eijax.learning.packing import PackedBatch
+
 # Most tokens of a chunk that are brought together: with 4,096 floats each, 128 MiB of bfloat16. More would not make
 # the products faster.
 MAX_SHARED_TOKENS = 16384
@@ -161,6 +164,34 @@ def _logits(hidden: jax.Array, words: jax.Array, s: Scoring) -> tuple[jax.Array,
   return jnp.where(place[None, :] < in_vocab, logits, -jnp.inf), jnp.where(place < in_vocab, ids, -1)
 
 
+def _scores(logits: jax.Array, ids: jax.Array, target: jax.Array, s: Scoring) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """(log-probs, entropies, normalisers), float32[c] each, of the tokens of a chunk."""
+  # The maximum only keeps exponentials in range.
+  top = _max(jnp.max(logits, axis=1), s.split.words)
+  weight = jnp.exp(logits - top[:, None])
+  finite = jnp.where(ids[None, :] >= 0, logits, 0.0)
+  own = jnp.sum(jnp.where(ids[None, :] == target[:, None], finite, 0.0), axis=1)
+  total, mean, own = _sum(jnp.stack([jnp.sum(weight, axis=1), jnp.sum(weight * finite, axis=1), own]), s.split.words)
+  log_z = jnp.log(total) + top
+  return own - log_z, log_z - mean / total, log_z
+
+
+def _gradients(logits, ids, states, words, target, entropy, log_z, d_log_prob, d_entropy, s: Scoring):
+  """(those of this device's hidden states of a chunk, [C, D], and of its words, float32[W, D]); vectors are [c, 1]."""
+  split = s.split
+  log_p = logits - log_z
+  p = jnp.exp(log_p)
+  # Of the log-prob: [word = target] - p. Of the entropy: -p (log p + H).
+  d_logits = d_log_prob * ((ids[None, :] == target).astype(jnp.float32) - p)
+  d_logits -= d_entropy * p * (jnp.where(ids[None, :] >= 0, log_p, 0.0) + entropy)
+  d_logits = (d_logits / s.temperature).astype(states.dtype)
+  d_words = lax.dot_general(d_logits, states, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+  part = lax.dot_general(d_logits, words, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+  part = part if s.wide else part.astype(states.dtype)
+  part = lax.psum_scatter(part, split.shared, scatter_dimension=0, tiled=True) if split.shared else part
+  return _sum(part, split.vocab), d_words
+
+
 def _score_local(hidden, table, targets, loss_mask, *, s: Scoring):
   """log-probs, entropies and normalisers, float32[B, T] each, of this device's tokens."""
   shape = targets.shape
@@ -171,15 +202,8 @@ def _score_local(hidden, table, targets, loss_mask, *, s: Scoring):
   def body(i, scores):
     states, target = chunks.together(i, hidden, targets)
     logits, ids = _logits(states, words, s)
-    # The maximum only keeps exponentials in range.
-    top = _max(jnp.max(logits, axis=1), s.split.words)
-    weight = jnp.exp(logits - top[:, None])
-    finite = jnp.where(ids[None, :] >= 0, logits, 0.0)
-    own = jnp.sum(jnp.where(ids[None, :] == target[:, None], finite, 0.0), axis=1)
-    total, mean, own = _sum(jnp.stack([jnp.sum(weight, axis=1), jnp.sum(weight * finite, axis=1), own]), s.split.words)
-    log_z = jnp.log(total) + top
     return tuple(chunks.put(i, whole, chunks.mine(part)) for whole, part in zip(
-        scores, (own - log_z, log_z - mean / total, log_z)))
+        scores, _scores(logits, ids, target, s)))
 
   zeros = (jnp.zeros(targets.shape, jnp.float32),) * 3
   with jax.named_scope(LOOP_NAME):
@@ -200,17 +224,8 @@ def _differentiate_local(hidden, table, targets, loss_mask, entropy, log_z, d_lo
     states, target, entropy, log_z, d_log_prob, d_entropy = (x if x.ndim > 1 else x[:, None] for x in chunks.together(
         i, hidden, *vectors))
     logits, ids = _logits(states, words, s)
-    log_p = logits - log_z
-    p = jnp.exp(log_p)
-    # Of the log-prob: [word = target] - p. Of the entropy: -p (log p + H).
-    d_logits = d_log_prob * ((ids[None, :] == target).astype(jnp.float32) - p)
-    d_logits -= d_entropy * p * (jnp.where(ids[None, :] >= 0, log_p, 0.0) + entropy)
-    d_logits = (d_logits / s.temperature).astype(hidden.dtype)
-    d_words += lax.dot_general(d_logits, states, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-    part = lax.dot_general(d_logits, words, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-    part = part if s.wide else part.astype(hidden.dtype)
-    part = lax.psum_scatter(part, split.shared, scatter_dimension=0, tiled=True) if split.shared else part
-    return chunks.put(i, d_hidden, _sum(part, split.vocab)), d_words
+    part, more = _gradients(logits, ids, states, words, target, entropy, log_z, d_log_prob, d_entropy, s)
+    return chunks.put(i, d_hidden, part), d_words + more
 
   with jax.named_scope(LOOP_NAME):
     d_hidden, d_words = lax.fori_loop(
@@ -220,13 +235,52 @@ def _differentiate_local(hidden, table, targets, loss_mask, entropy, log_z, d_lo
   return d_hidden.reshape(shape), _own_columns(d_words, table.shape[0], s).astype(table.dtype)
 
 
+def _terms_local(hidden, table, batch, *, s: Scoring, loss_fn):
+  """Terms of the loss over the tokens of all devices, and the gradients of loss_sum, as `_differentiate_local` has them."""
+  shape, split = hidden.shape, s.split
+  hidden, batch = hidden.reshape(-1, shape[-1]), jax.tree.map(lambda x: x.reshape(-1), batch)
+  words = _own_words(table, s).astype(hidden.dtype)
+  chunks = _Chunks(batch.loss_mask, s)
+
+  def own_terms(scores, i):
+    places, counts = chunks.places(i)
+    rows = jax.tree.map(lambda x: x[places][None], batch)._replace(loss_mask=counts[None])
+    return loss_fn(TokenScores(*(x[None] for x in scores)), rows)
+
+  def body(i, carry):
+    d_hidden, d_words, terms = carry
+    states, target = chunks.together(i, hidden, batch.targets)
+    logits, ids = _logits(states, words, s)
+    log_probs, entropy, log_z = _scores(logits, ids, target, s)
+
+    def loss_sum(scores):
+      new = own_terms(scores, i)
+      return new.loss_sum, new
+
+    slopes, new = jax.grad(loss_sum, has_aux=True)((chunks.mine(log_probs), chunks.mine(entropy)))
+    slopes = (_gather(x, split.shared) for x in slopes)
+    part, more = _gradients(logits, ids, states, words, *(x[:, None] for x in (target, entropy, log_z, *slopes)), s)
+    return chunks.put(i, d_hidden, part), d_words + more, add_terms(terms, new)
+
+  scores = (jax.ShapeDtypeStruct((chunks.size,), jnp.float32),) * 2
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda x: own_terms(x, 0), scores))
+  with jax.named_scope(LOOP_NAME):
+    d_hidden, d_words, terms = lax.fori_loop(
+        0, chunks.num, body, (jnp.zeros_like(hidden), jnp.zeros(words.shape, jnp.float32), zeros))
+  terms = jax.tree.map(lambda x: _sum(x, split.tokens), terms)._replace(
+      maxima=jax.tree.map(lambda x: _max(x, split.tokens), terms.maxima))
+  d_words = _sum(d_words, tuple(axis for axis in split.tokens if axis not in split.shared))
+  return terms, d_hidden.reshape(shape), _own_columns(d_words, table.shape[0], s).astype(table.dtype)
+
+
 def _on_mesh(fn, s: Scoring, num_tokens_args: int, outputs: tuple[str, ...]):
-  """fn on every device: hidden states, table, then arrays [B, T]. outputs: 'tokens', 'hidden' or 'table' each."""
+  """fn on every device: hidden states, table, then arrays [B, T]. outputs: 'tokens', 'hidden', 'table' or 'terms' each."""
   split = s.split
   if split.mesh is None:
     return fn
   tokens = PartitionSpec(split.rows or None, split.positions or None)
-  specs = {'tokens': tokens, 'hidden': tokens, 'table': PartitionSpec(split.vocab or None, split.columns or None)}
+  specs = {'tokens': tokens, 'hidden': tokens, 'table': PartitionSpec(split.vocab or None, split.columns or None),
+           'terms': PartitionSpec()}
   return jax.shard_map(
       fn, mesh=split.mesh, in_specs=(tokens, specs['table'], *[tokens] * num_tokens_args),
       out_specs=tuple(specs[name] for name in outputs), check_vma=False)
@@ -261,3 +315,32 @@ def _backward(s, residuals, cotangents):
 
 
 score.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def loss_terms(hidden: jax.Array, table: jax.Array, batch: PackedBatch, loss_fn: LossFn, s: Scoring) -> LossTerms:
+  """loss_fn of the scores of a batch, differentiable in its loss_sum alone.
+
+  Each token's loss depends on its own score only. So a chunk's gradients are there as soon as its logits are, and the logits
+  are computed once, not again in the backward pass.
+
+  Args:
+    hidden, table, s: see `score`.
+    batch: arrays [B, T].
+    loss_fn: adds up over tokens.
+  """
+  return loss_fn(TokenScores(*score(hidden, table, batch.targets, batch.loss_mask, s)), batch)
+
+
+def _forward_terms(hidden, table, batch, loss_fn, s):
+  batch = jax.tree.map(jnp.asarray, batch)
+  run = _on_mesh(functools.partial(_terms_local, s=s, loss_fn=loss_fn), s, 1, ('terms', 'hidden', 'table'))
+  terms, d_hidden, d_table = run(hidden, table, batch)
+  return terms, (d_hidden, d_table)
+
+
+def _backward_terms(loss_fn, s, gradients, cotangent):
+  return *jax.tree.map(lambda x: (x * cotangent.loss_sum).astype(x.dtype), gradients), None
+
+
+loss_terms.defvjp(_forward_terms, _backward_terms)
