@@ -1,7 +1,7 @@
 """Log-probs and entropies of tokens from hidden states, without ever holding their logits.
 
-Tokens that nothing scores are left out. The others are visited a chunk at a time, in the forward
-and again in the backward pass. Over several devices the vocabulary is split, not the chunk: the
+Tokens that nothing scores are left out. The others are visited a chunk at a time: once, where the loss is
+known (`loss_terms`), or in the forward and again in the backward pass (`score`). Over several devices the vocabulary is split, not the chunk: the
 devices that share the rows of a batch bring the hidden states of one chunk together, and each
 multiplies them with its own part of the output table. So neither the table nor its gradient is ever whole,
 and what travels grows with the scored tokens and not with the vocabulary.
