@@ -25,7 +25,7 @@ train: $(VENV)/.installed
 	$(VENV_PYTHON) -m eijax.train $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV_PYTHON) -m pytest -q $(ARGS)
+	$(VENV_PYTHON) -m pytest -q -n auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 parity: $(PARITY_VENV)/.installed-parity
 	$(PARITY_PYTHON) -m pytest -q tests/parity $(ARGS)
