@@ -28,4 +28,4 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 def pytest_configure(config):
-  config.addinivalue_line('markers', 'slow: takes more than a few seconds')
+  config.addinivalue_line('markers', 'slow: takes a minute or so; `make test-slow` runs it, and .ci/run after the others')

@@ -255,6 +255,7 @@ def command(*arguments):
                         check=False, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_a_run_trains_an_adapter_and_gives_it_back(model, tmp_path, monkeypatch):
   """From a folder in bfloat16: trained, killed and resumed, exported in every part, and read again."""
   use_one_device(monkeypatch.setattr)

@@ -239,6 +239,7 @@ def test_no_more_is_compiled_than_there_are_declared_lengths(run):
   assert learner._update._cache_size() == 2 and learner._measure._cache_size() <= 2
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_equals_one_that_is_not(run, tmp_path):
   environment = os.environ | {
       'PYTHONPATH': str(ROOT), 'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
