@@ -16,6 +16,8 @@ import html
 import re
 import unicodedata
 
+from eijax.episodes.phrases import Phrases
+
 NAMES = ('simulator_json', 'state_update', 'system_text', 'delimiters', 'control_tokens', 'tool_call')
 
 # What NFKC leaves alone: letters of other scripts, brackets, bars and dashes that look like ASCII.
@@ -35,8 +37,8 @@ _BASE64 = re.compile(r'[A-Za-z0-9+/]{24,}={0,2}')
 _MAX_CHARS = 20_000
 
 
-def _any(*parts: str) -> re.Pattern:
-  return re.compile('|'.join(f'(?:{part})' for part in parts), re.I | re.M)
+def _any(*parts: str) -> Phrases:
+  return Phrases(*parts, flags=re.M)
 
 
 # Not \b: Chinese characters are letters too.

@@ -144,17 +144,15 @@ def parse(messages: Sequence[Mapping[str, object]]) -> ParsedRequest:
   system = _first_content(messages, 'system')
   user = _first_content(messages, 'user')
   persona, state, appraisal = _parse_system(system)
-  talk = re.search(r'<talk>\n(.*?)</talk>', user, re.S)
-  now = re.search(r'<they_now>\n(.*?)\n</they_now>', user, re.S)
-  if not talk or not now:
+  talk = _between(user, '<talk>\n', '</talk>')
+  now = _between(user, '<they_now>\n', '\n</they_now>')
+  if talk is None or now is None:
     raise PromptError(
       'the user message has no <talk> or <they_now> section; send the messages of eijax.simulator.prompts'
     )
   history = tuple(
     Said(speaker=speaker, round=int(number), text=_unescape(text))
-    for speaker, number, text in re.findall(
-      r'<(you|they|private) round="(\d+)">(.*?)</\1>', talk.group(1), re.S
-    )
+    for speaker, number, text in _LINE.findall(talk)
   )
   return ParsedRequest(
     language=state['language'],
@@ -166,8 +164,19 @@ def parse(messages: Sequence[Mapping[str, object]]) -> ParsedRequest:
     max_rounds=int(state['rounds']),
     appraisal=appraisal,
     history=history,
-    last_line=_unescape(now.group(1)),
+    last_line=_unescape(now),
   )
+
+
+# One line of the talk, up to the first tag that closes it.
+_LINE = re.compile(r'<(you|they|private) round="(\d+)">([^<]*(?:<(?!/\1>)[^<]*)*)</\1>')
+
+
+def _between(text: str, start: str, end: str) -> str | None:
+  """What stands between the first `start` and the next `end`; None where either is missing."""
+  _, found, rest = text.partition(start)
+  inside, closed, _ = rest.partition(end)
+  return inside if found and closed else None
 
 
 def _reflection_text(reflection: object) -> str:
@@ -202,7 +211,7 @@ def _escape(text: str) -> str:
 
 
 def _unescape(text: str) -> str:
-  return _ESCAPED.sub(_unescaped, text)
+  return _ESCAPED.sub(_unescaped, text) if '&' in text else text
 
 
 def _unescaped(match: re.Match) -> str:
@@ -275,13 +284,17 @@ def _parse_static(head: str, lists: str) -> tuple[str, Appraisal | None]:
   return _unescape(persona.group(1)), Appraisal(**parts)
 
 
+_STATE = re.compile(r'<state [^>]*/>')
+_FIELD = re.compile(r'(\w+)="([^"]*)"')
+
+
 def _parse_system(system: str) -> tuple[str, dict[str, str], Appraisal | None]:
-  tag = re.search(r'<state [^>]*/>', system)
+  tag = _STATE.search(system)
   if not tag:
     raise PromptError(
       'the system message has no <state .../> line; send the messages of eijax.simulator.prompts'
     )
-  state = dict(re.findall(r'(\w+)="([^"]*)"', tag.group()))
+  state = dict(_FIELD.findall(tag.group()))
   for name in ('anger', 'trust', 'round', 'rounds'):
     if not state.get(name, '').isdecimal():
       raise PromptError(f'<state {name}={state.get(name)!r}> must be a whole number of at least 0')

@@ -154,7 +154,7 @@ def fold(scene: str, readings: Sequence[Reading]) -> list[Credit]:
   for index, reading in enumerate(readings):
     earlier = readings[:index]
     repeats = sum(_jaccard(reading.stems, other.stems) >= SAME_LINE for other in earlier)
-    frames = sum(_same_frame(reading.skeleton, other.skeleton) for other in earlier)
+    frames = sum(_same_frame(reading.frame, other.frame) for other in earlier)
     anger, trust, earned = _gains(scene, reading, uses)
     factor = FORMULA[min(frames, 3)] * REPEAT[min(repeats, 2)] * _fluency(reading)
     if (
@@ -326,12 +326,12 @@ def _fluency(reading: Reading) -> float:
 
 
 def _jaccard(left: frozenset, right: frozenset) -> float:
-  return len(left & right) / len(left | right) if left and right else float(left == right)
+  common = len(left & right)
+  return common / (len(left) + len(right) - common) if left and right else float(left == right)
 
 
-def _same_frame(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
+def _same_frame(left: frozenset, right: frozenset) -> bool:
   """Whether two lines share their run of function words: one template, other nouns."""
-  if min(len(left), len(right)) < 4:
+  if not left or not right:
     return False
-  pairs_left, pairs_right = set(zip(left, left[1:])), set(zip(right, right[1:]))
-  return len(pairs_left & pairs_right) >= SAME_FRAME * max(len(pairs_left), len(pairs_right))
+  return len(left & right) >= SAME_FRAME * max(len(left), len(right))

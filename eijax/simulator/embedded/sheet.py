@@ -39,8 +39,18 @@ class Item:
   def key(self) -> tuple[str, int]:
     return self.kind, self.index
 
+  @functools.cached_property
+  def _telling(self) -> frozenset[str] | None:
+    """Of each cue the stem that is said least: without one of these no cue stands. None where stems do not tell."""
+    if self.soft or not all(self.cues):
+      return None
+    return frozenset(min(cue, key=lambda stem: (stem in words.COMMON_STEMS, -len(stem), stem)) for cue in self.cues)
+
   def match(self, stems: frozenset[str], text: str) -> frozenset[str] | None:
     """Return the stems of the first cue that stands in the sentence, or None."""
+    telling = self._telling
+    if telling is not None and telling.isdisjoint(stems):
+      return None
     for cue, raw in zip(self.cues, self.raw_cues):
       if cue:
         if cue <= stems:

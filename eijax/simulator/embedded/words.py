@@ -63,6 +63,8 @@ week weeks wish woman wonder word words work world worried worry worse worst wri
 
 def normalise(text: str) -> str:
   """Lower-case, with typographic apostrophes and quotes made plain."""
+  if text.isascii():
+    return text.lower()
   return text.lower().replace('’', "'").replace('‘', "'").replace('“', '"').replace('”', '"')
 
 
@@ -79,19 +81,23 @@ def words(text: str) -> list[str]:
   return _WORD.findall(normalise(text))
 
 
-def stems(text: str) -> list[str]:
+@functools.lru_cache(maxsize=1 << 11)
+def stems(text: str) -> tuple[str, ...]:
   """Return stems of Latin words plus character pairs of Chinese runs, in order."""
   found = [stem(word) for word in words(text)]
-  for run in _CJK.findall(text):
-    found.extend(run[i : i + 2] for i in range(len(run) - 1) if run[i : i + 2] not in _CJK_COMMON)
-  return found
+  if not text.isascii():
+    for run in _CJK.findall(text):
+      found.extend(run[i : i + 2] for i in range(len(run) - 1) if run[i : i + 2] not in _CJK_COMMON)
+  return tuple(found)
 
 
+@functools.lru_cache(maxsize=1 << 11)
 def content_stems(text: str) -> frozenset[str]:
   """Return stems that are neither function nor conversation words."""
-  return frozenset(s for s in stems(text) if s not in COMMON_STEMS and len(s) > 1)
+  return frozenset(s for s in frozenset(stems(text)) - COMMON_STEMS if len(s) > 1)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def is_english(word: str) -> bool:
   """Whether a lower-case word stands in the word list, in British or American spelling."""
   word = word.removesuffix("'s").removesuffix("s'")
@@ -144,7 +150,7 @@ def clauses(sentence: str) -> list[str]:
 
 def chinese_chars(text: str) -> int:
   """Count Chinese characters."""
-  return sum(map(len, _CJK.findall(text)))
+  return 0 if text.isascii() else sum(map(len, _CJK.findall(text)))
 
 
 FUNCTION_STEMS = frozenset(_STEMMER.stemWord(word) for word in FUNCTION_WORDS)
