@@ -97,13 +97,12 @@ def content_stems(text: str) -> frozenset[str]:
   return frozenset(s for s in frozenset(stems(text)) - COMMON_STEMS if len(s) > 1)
 
 
-@functools.lru_cache(maxsize=1 << 14)
 def is_english(word: str) -> bool:
   """Whether a lower-case word stands in the word list, in British or American spelling."""
   word = word.removesuffix("'s").removesuffix("s'")
   known = _word_list()
   return word in known or any(
-    re.sub(british, american, word) in known for british, american in _SPELLINGS
+    british.sub(american, word) in known for british, american in _SPELLINGS
   )
 
 
@@ -125,7 +124,7 @@ def _loaded_word_list() -> frozenset[str]:
 
 
 # British spelling -> the American one that the word list prefers.
-_SPELLINGS = (
+_SPELLINGS = tuple((re.compile(british), american) for british, american in (
   (r'our', 'or'),
   (r'is(e[drs]?|ing|ations?)$', r'iz\1'),
   (r're(s|d)?$', r'er\1'),
@@ -135,7 +134,7 @@ _SPELLINGS = (
   (r'ae|oe', 'e'),
   (r'ence$', 'ense'),
   (r'mould', 'mold'),
-)
+))
 
 
 def sentences(text: str) -> list[str]:
