@@ -74,6 +74,8 @@ def test_patterns_are_cut_outside_groups_and_classes(pattern, cut):
 @pytest.mark.parametrize('pattern, needs', [
     ('算了', True), ('我(?:觉得|a)', True), ('a', False), ('[。!]', False), ('(?:我|me)', False), ('我?x', False),
     ('我*x', False), ('我{0,2}x', False), ('我+x', True), ('(?:(?:a|我)b)c', False), (r'\(我\)', True),
+    ('(?:我|(?:你|他)a)', True), ('(?:我|你)?x', False), ('[我你]', True), ('[^我]', False), ('(?!我)x', False),
+    ('(?<!我)x', False), ('[a我]', False), ('(?:)x', False),
 ])
 def test_what_only_other_than_ascii_texts_can_hold(pattern, needs):
   assert phrases._needs_more_than_ascii(pattern) == needs
@@ -83,6 +85,12 @@ def test_what_only_other_than_ascii_texts_can_hold(pattern, needs):
 def test_parts_that_cannot_be_joined_are_refused(part):
   with pytest.raises(ValueError, match='small letters'):
     phrases.Phrases(part)
+
+
+def test_a_phrase_keeps_the_edge_that_it_begins_with():
+  odd = phrases.Phrases(r'\ba', '(?<![a-z])b', r'(?<!\w)c', r'\b我', '(?<![a-z])你', 'd')
+  assert [odd.search(text) for text in ('xa', 'xb', '1b', '1c', '-c', '一我', '-我', 'x你', '1你', 'xd', '')] == [
+      False, False, True, False, True, False, True, False, True, True, False]
 
 
 def test_escapes_in_capitals_are_no_capital_letters():
