@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 
 import jinja2
@@ -183,8 +184,17 @@ def _reflection_text(reflection: object) -> str:
   return reflection if isinstance(reflection, str) else json.dumps(reflection, ensure_ascii=False)
 
 
-@functools.cache
+_TEMPLATE_LOCK = threading.Lock()
+
+
 def _template(name: str) -> jinja2.Template:
+  # The first requests of a run come together: a cache alone would have each of them compile it.
+  with _TEMPLATE_LOCK:
+    return _compiled_template(name)
+
+
+@functools.cache
+def _compiled_template(name: str) -> jinja2.Template:
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('eijax.simulator', 'templates'),
     trim_blocks=True,
