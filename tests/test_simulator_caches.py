@@ -79,10 +79,11 @@ def test_the_first_requests_together_compile_a_template_once(monkeypatch):
 
   monkeypatch.setattr(prompts.jinja2.Environment, 'get_template', counted)
   prompts._compiled_template.cache_clear()
+  prompts._sections.cache_clear()
   episode = protocol.start(cards.SUPPORT, max_rounds=8, seed=0)
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     texts = list(pool.map(lambda _: str(prompts.render(episode, cards.reply('I see.'))), range(16)))
-  assert len(set(texts)) == 1 and sorted(compiled) == ['system_en.j2', 'user_en.j2']
+  assert len(set(texts)) == 1 and sorted(compiled) == ['sections.j2', 'system_en.j2', 'user_en.j2']
 
 
 def test_lines_of_a_talk_end_at_the_first_tag_that_closes_them():

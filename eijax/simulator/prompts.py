@@ -244,27 +244,19 @@ def _unescape_item(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _sections(appraisal: Appraisal | None, language: str) -> tuple:
-  """Return (tag, heading, items) for every non-empty part of the appraisal."""
+def _sections(appraisal: Appraisal | None, language: str) -> str:
+  """Return all parts of the appraisal that are not empty, under their headings; '' for none. The same for a whole talk."""
   if appraisal is None:
-    return ()
+    return ''
   sections = []
   for name, headings in SECTIONS.items():
     value = getattr(appraisal, name)
     if value is None:
       continue
     items = value if name in _LIST_SECTIONS else (value,)
-    sections.append(
-      (
-        name,
-        headings[LANGUAGES.index(language)],
-        tuple(
-          {'text': _escape_item(item.text), 'cues': ' / '.join(map(_escape_item, item.cues))}
-          for item in items
-        ),
-      )
-    )
-  return tuple(sections)
+    shown = [{'text': _escape_item(item.text), 'cues': ' / '.join(map(_escape_item, item.cues))} for item in items]
+    sections.append((name, headings[LANGUAGES.index(language)], shown))
+  return _template('sections.j2').render(sections=sections)
 
 
 @functools.lru_cache(maxsize=4096)
