@@ -11,12 +11,15 @@ runs the command's own code over the test scenarios, and prints:
   from the whole request to the first byte of the answer); from the response times that the client saw.
 - the greedy schedule of the same talks, the next one as soon as one ends: what a client that
   costs nothing would reach. It lies above the ideal, because talks do not fill the places evenly.
-- CPU seconds of each process, and the resident memory of the evaluating one over time.
+- CPU time of each process, in all and for each request that it sent or answered, and the resident
+  memory of the evaluating one over time.
 
-All three processes are Python: a request costs 2 to 3 ms of the client and 5 to 7 ms of the
-embedded simulator, so that on two cores they, and not the delays, set the pace of a model that
-answers at once. Expected there, with nothing else running: 1.1 to 1.2 x the greedy schedule of what
-the servers say and 1.3 to 1.4 x their ideal; memory that levels off once the caches of texts are full.
+All three processes are Python: at this concurrency a request costs 1.5 to 2 ms of the client and 3 to 4 ms of
+the embedded simulator, so that on two cores they, and not the delays, set the pace of a model that
+answers at once. What the servers say holds the wait for their own interpreter lock, so that a faster simulator
+makes for a shorter ideal as well: compare `elapsed_secs` and CPU time between versions, and ratios within one.
+Expected on two cores with little else running: 1.2 x the greedy schedule of what the servers say and 1.3 to 1.4 x
+their ideal; memory that levels off once the caches of texts are full.
 """
 
 import contextlib
@@ -158,6 +161,7 @@ def measure(out: str) -> dict:
   elapsed = max(start + secs for _, _, start, secs, _ in exchanges.seen) - min(start for _, _, start, _, _ in exchanges.seen)
   secs = np.array([talks[scenario.id] for scenario in scenarios])  # [talks, (delay, server, response)]
   ideal = np.maximum(secs.max(axis=0), secs.sum(axis=0) / _CONCURRENCY.value)
+  cpu = dict(zip(('evaluate', 'simulator', 'model'), np.subtract(after, before).tolist()))
   third = max(1, len(memory.mib) // 3)
   return {
       'talks': summary['n'], 'failed': summary['failed'], 'requests': len(exchanges.seen),
@@ -167,7 +171,9 @@ def measure(out: str) -> dict:
           ('elapsed_over_ideal', elapsed / ideal[number]),
           ('elapsed_over_greedy', elapsed / greedy(secs[:, number], _CONCURRENCY.value)))},
       'longest_talk_secs': secs[:, 0].max(), 'requests_per_sec': len(exchanges.seen) / elapsed,
-      'cpu_secs': dict(zip(('evaluate', 'simulator', 'model'), np.subtract(after, before).tolist())),
+      'cpu_secs': cpu,
+      # Every round asks either side once.
+      'cpu_ms_a_request': {name: 1e3 * secs / (len(exchanges.seen) / (1 if name == 'evaluate' else 2)) for name, secs in cpu.items()},
       'memory_mib': {'first third': float(np.median(memory.mib[:third])), 'last third': float(np.median(memory.mib[-third:])),
                      'largest': max(memory.mib), 'tenths': [round(float(np.median(part)), 1) for part in np.array_split(memory.mib, 10)]},
   }
