@@ -19,7 +19,6 @@ MIN_FUNCTION_SHARE = 0.28  # Spoken English lies between 0.4 and 0.7; keyword li
 BAG_FACTS = 4
 MIN_TIED_SHARE = 0.25  # Of the content words that must belong to the matter.
 _PARROT_SHARE = 0.5
-MIN_FRAME_STEMS = 4
 MIN_READ_BACK = 8  # Three-word runs: shorter copies are a fact taken up, not a sheet read out.
 
 # Pairs of neighbours that no fluent sentence holds: a cheap sign of broken grammar.
@@ -76,11 +75,6 @@ class Reading:
   @functools.cached_property
   def used(self) -> frozenset[tuple[str, int]]:
     return frozenset(item.key for sentence in self.sentences for item in sentence.used)
-
-  @functools.cached_property
-  def frame(self) -> frozenset[tuple[str, str]]:
-    """Neighbours in the run of function stems; empty where that is too short to be a frame."""
-    return frozenset(zip(self.skeleton, self.skeleton[1:])) if len(self.skeleton) >= MIN_FRAME_STEMS else frozenset()
 
   @functools.cached_property
   def all_questions(self) -> bool:
