@@ -7,7 +7,6 @@ talks before and after, and report.html, say what came of it.
 
 import contextlib
 import os
-import time
 
 from absl import flags
 import jax
@@ -33,38 +32,8 @@ from eijax.seeds import derive_seed
 from eijax.settings import to_plain
 from eijax.simulator.opening import open_simulator
 from eijax.training import devices, experience as experience_lib, policy_source
+from eijax.training.measures import Stopwatch, mean_of_updates
 from eijax.training.run_folder import RunFolder
-
-
-class Stopwatch:
-  """Seconds spent in each named phase of a step."""
-
-  def __init__(self):
-    self.seconds: dict[str, float] = {}
-
-  @contextlib.contextmanager
-  def phase(self, name: str):
-    start = time.perf_counter()
-    try:
-      yield
-    finally:
-      self.seconds[f'seconds/{name}'] = self.seconds.get(f'seconds/{name}', 0.0) + time.perf_counter() - start
-
-
-def mean_of_updates(updates: list[dict]) -> dict[str, float]:
-  """Metrics of a step's updates: means, but the largest of each maximum, and the number of tokens in all."""
-  updates = jax.device_get(updates)
-  result = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
-  for name in result:
-    if name.endswith('_max'):
-      result[name] = float(max(update[name] for update in updates))
-  result['num_tokens'] = float(sum(update['num_tokens'] for update in updates))
-  result['num_updates'] = len(updates)
-  wrong = [name for name, value in result.items() if not np.isfinite(value)]
-  if wrong:
-    raise EijaxError(f'{wrong[0]}={result[wrong[0]]} must be finite: the policy has diverged; the last checkpoint is from '
-                     'before, start anew with a lower --learning_rate or --max_grad_norm')
-  return result
 
 
 def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
@@ -109,7 +78,8 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
       del params  # Part of the state from here on.
       policy_source.save_description(run.policy, config.policy, tokenizer, config.policy_source)
       checkpoints.save(0, state, {'step': 0})
-    print(f'policy: {config.policy.num_params:,} parameters', flush=True)
+    trained = f', and {config.policy.num_adapter_params:,} of an adapter, which alone is trained' if config.policy.lora.rank else ''
+    print(f'policy: {config.policy.num_params:,} parameters{trained}', flush=True)
     run.rewind(start_step)
     chat_format = tokenizer.chat_format(thinking=config.episodes.thinking)
 

@@ -37,7 +37,7 @@ OTHER_VALUES = {
     'simulator_url': 'http://127.0.0.1:8000/v1, http://127.0.0.1:8001/v1', 'simulator_model': 'another',
     'spans': '256,640', 'chunks': '32,128', 'row_lengths': '896,1024', 'warmup_row_lengths': '1000',
     'param_dtype': 'bfloat16', 'compute_dtype': 'bfloat16', 'remat': 'full',
-    'simulator_thinking': 'off', 'simulator_extra_body': '{"top_p": 0.9}',
+    'lora_targets': 'q_proj,v_proj', 'simulator_thinking': 'off', 'simulator_extra_body': '{"top_p": 0.9}',
 }
 
 
@@ -133,6 +133,11 @@ def test_algorithms(algorithm):
     (['--remat=some'], ["remat='some'", 'none, full, dots']),
     (['--compute_dtype=float16'], ['float32, bfloat16']),
     (['--parse_penalty=3'], ['parse_penalty=3.0', '0..2']),
+    (['--lora_rank=-1'], ['lora_rank=-1', 'at least 0']),
+    (['--lora_alpha=0'], ['lora_alpha=0.0', 'above 0']),
+    (['--lora_targets=q_proj,qkv'], ["'qkv' is unknown", 'q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj']),
+    (['--lora_targets=q_proj,q_proj'], ['lora_targets=q_proj,q_proj', 'once']),
+    (['--lora_targets='], ['lora_targets=', 'at least one']),
     (['--rope_theta=-1'], ['rope_theta=-1.0', 'above 0']),
     (['--preset=qwen3_8b', '--warmup_talks=3'], ['warmup.num_talks', 'no warmup']),
 ])

@@ -181,7 +181,7 @@ class RMSNorm(nn.Module):
 
 
 class Projection(nn.Module):
-  """A linear map between named axes, computed in `compute_dtype`."""
+  """A linear map between named axes, computed in `compute_dtype`; with its part of the adapter, if it has one."""
 
   shape: tuple[int, ...]
   axes: tuple[str, ...]
@@ -196,14 +196,27 @@ class Projection(nn.Module):
         self.init_scale, 'fan_in', 'normal',
         in_axis=tuple(range(self.num_in)), out_axis=tuple(range(self.num_in, len(self.shape))))
     kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape,
-                        jnp.dtype(self.config.param_dtype))
+                        jnp.dtype(self.config.weight_dtype))
     dims = tuple(range(x.ndim - self.num_in, x.ndim)), tuple(range(self.num_in))
     y = jax.lax.dot_general(x, kernel.astype(x.dtype), (dims, ((), ())))
+    if self.name in self.config.lora.modules:
+      y = y + self._low_rank(x, dims)
     if not self.use_bias:
       return y
     init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[self.num_in:])
-    bias = self.param('bias', init, self.shape[self.num_in:], jnp.dtype(self.config.param_dtype))
+    bias = self.param('bias', init, self.shape[self.num_in:], jnp.dtype(self.config.weight_dtype))
     return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+  def _low_rank(self, x, dims):
+    """scale * x A B. A starts as peft draws it, uniform within fan_in ** -0.5, and B at 0: the policy is the base at first."""
+    lora, num_in, dtype = self.config.lora, self.num_in, jnp.dtype(self.config.param_dtype)
+    init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform', in_axis=tuple(range(num_in)), out_axis=num_in)
+    a = self.param('lora_a', nn.with_logical_partitioning(init, (*self.axes[:num_in], 'rank')),
+                   (*self.shape[:num_in], lora.rank), dtype)
+    b = self.param('lora_b', nn.with_logical_partitioning(nn.initializers.zeros_init(), ('rank', *self.axes[num_in:])),
+                   (lora.rank, *self.shape[num_in:]), dtype)
+    inner = jax.lax.dot_general(x, a.astype(x.dtype), (dims, ((), ()))) * lora.scale
+    return jax.lax.dot_general(inner, b.astype(x.dtype), (((inner.ndim - 1,), (0,)), ((), ())))
 
 
 @struct.dataclass
@@ -293,9 +306,9 @@ class Decoder(nn.Module):
   def setup(self):
     cfg = self.config
     init = nn.with_logical_partitioning(nn.initializers.normal(stddev=0.02), ('vocab', 'embed'))
-    self.embedding = self.param('embedding', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.param_dtype))
+    self.embedding = self.param('embedding', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.weight_dtype))
     if not cfg.tie_embeddings:
-      self.head = self.param('head', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.param_dtype))
+      self.head = self.param('head', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.weight_dtype))
     self.layers = nn.scan(
         _remat(Block, cfg.remat),
         variable_axes={'params': 0},
