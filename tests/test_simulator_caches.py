@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import functools
+import gc
 import random
 import re
 import sys
@@ -66,6 +67,33 @@ def test_every_cache_of_texts_has_a_bound():
   # The others hold one entry for each template, and the word list.
   unbounded = [cache.__name__ for cache in _caches() if cache.cache_info().maxsize is None]
   assert unbounded == ['_loaded_word_list', '_compiled_template'] and len(_caches()) >= 8
+  of_sheets = [prompts._parse_static, prompts._sections, sheet.compile_sheet, speech.quotable, speech._addressed]
+  assert all(cache.cache_info().maxsize == prompts.TALKS_KEPT for cache in of_sheets)
+
+
+def _alive(kind):
+  gc.collect()
+  return sum(isinstance(value, kind) for value in gc.get_objects())
+
+
+def test_talks_that_are_over_are_forgotten():
+  # Long talks with people who all differ, more than twice as many as are kept.
+  _forget()
+  kept, simulator = prompts.TALKS_KEPT, EmbeddedSimulator(0)
+  lines = [f'I see what number {number} means to you.' for number in range(8)]
+  talk = prompts.request_of(cards.talk(cards.SUPPORT, lines[:-1]), cards.reply(lines[-1]))
+  rounds = 1 + sum(said.speaker == 'they' for said in talk.history)
+  counts, answers = [], []
+  for number in range(2 * kept + 88):
+    messages = prompts.render_request(dataclasses.replace(talk, persona=f'You are person {number}.'))
+    answers.append(simulator.answer(messages, 0))
+    if number in (kept + 50, 2 * kept + 87):
+      counts.append((_alive(sheet.Sheet), _alive(reading.Reading)))
+  # A reading holds its sheet.
+  assert rounds >= 6 and all(
+      kept <= sheets <= 8 * kept // rounds + 2 and readings == 8 * kept for sheets, readings in counts), counts
+  again = prompts.render_request(dataclasses.replace(talk, persona='You are person 0.'))
+  assert simulator.answer(again, 0) == answers[0]
 
 
 def test_the_first_requests_together_compile_a_template_once(monkeypatch):

@@ -131,7 +131,7 @@ _PATTERNS = {
 }
 
 
-@functools.lru_cache(maxsize=1 << 14)
+@functools.lru_cache(maxsize=1 << 12)
 def imitations(text: str) -> tuple[str, ...]:
   """Names of what a visible reply imitates, in the order of NAMES; () for plain speech.
 

@@ -29,6 +29,9 @@ from eijax.scenarios.record import SCENES, Appraisal, Cue
 from eijax.simulator import mood
 
 LANGUAGES = ('en', 'zh')
+# Talks of which something is remembered between requests, those asked for last: more than are under way at a
+# time. A talk beyond is read anew, about 10 ms of work, and the answer is the same. A scenario takes about 100 KiB.
+TALKS_KEPT = 256
 
 # Section tag -> heading per language, in the order of the prompt.
 SECTIONS = {
@@ -214,7 +217,7 @@ _HIDDEN = re.compile(
 _ESCAPED = re.compile(r'&(?:(amp|lt)|#([0-9]{2,6}));')
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=16 * TALKS_KEPT)  # Lines of both sides.
 def _escape(text: str) -> str:
   text = re.sub(r'&(?=(?:amp|lt|#[0-9]{2,6});)', '&amp;', text).replace('<', '&lt;')
   return _HIDDEN.sub(lambda match: f'&#{ord(match.group())};', text)
@@ -243,7 +246,7 @@ def _unescape_item(text: str) -> str:
   return re.sub(r'\\[\\/n]', lambda match: _ITEM_UNESCAPES[match.group()], _unescape(text))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=TALKS_KEPT)
 def _sections(appraisal: Appraisal | None, language: str) -> str:
   """Return all parts of the appraisal that are not empty, under their headings; '' for none. The same for a whole talk."""
   if appraisal is None:
@@ -259,7 +262,7 @@ def _sections(appraisal: Appraisal | None, language: str) -> str:
   return _template('sections.j2').render(sections=sections)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=TALKS_KEPT)
 def _parse_static(head: str, lists: str) -> tuple[str, Appraisal | None]:
   """Parse persona and appraisal, the parts that stay the same over a talk."""
   persona = re.search(r'<persona>\n(.*)\n</persona>', head, re.S)

@@ -11,6 +11,7 @@ import re
 from eijax.episodes.imitation import imitations
 from eijax.simulator.embedded import lexicon, words
 from eijax.simulator.embedded.sheet import Item, Sheet, trigrams
+from eijax.simulator.prompts import TALKS_KEPT
 
 MAX_GOOD_SENTENCES = 4
 MAX_SENTENCE_WORDS = 32
@@ -81,7 +82,7 @@ class Reading:
     return bool(self.sentences) and all(sentence.question for sentence in self.sentences)
 
 
-@functools.lru_cache(maxsize=1 << 14)
+@functools.lru_cache(maxsize=8 * TALKS_KEPT)  # One for each round.
 def read(sheet: Sheet, text: str, before: str) -> Reading:
   """Read `text`, said in answer to the user's line `before`."""
   plain = words.normalise(text)

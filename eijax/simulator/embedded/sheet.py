@@ -7,6 +7,7 @@ import re
 
 from eijax.scenarios.record import Appraisal, Cue
 from eijax.simulator.embedded import words
+from eijax.simulator.prompts import TALKS_KEPT
 
 LISTS = ('facts', 'needs', 'soothes', 'inflames')
 SINGLES = ('boundary', 'holds', 'yields', 'way_out', 'act', 'effect', 'amends')
@@ -84,7 +85,7 @@ class Sheet:
     return sum(item.kind == 'needs' for item in self.items)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=TALKS_KEPT)
 def compile_sheet(language: str, scene: str, persona: str, appraisal: Appraisal | None) -> Sheet:
   """Compile a scenario once; requests of the same talk share the result."""
   bullets = _bullets(persona, _FACT_HEADING)

@@ -10,7 +10,7 @@ import re
 
 from eijax.simulator.embedded import phrases, words
 from eijax.simulator.embedded.sheet import Sheet
-from eijax.simulator.prompts import ParsedRequest
+from eijax.simulator.prompts import TALKS_KEPT, ParsedRequest
 
 MAX_WORDS = 24
 MAX_FACT_WORDS = 15
@@ -108,7 +108,7 @@ def _key(quote: str) -> str:
   return quote[1:-1]
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=TALKS_KEPT)
 def _addressed(persona: str, opening: str) -> frozenset[str]:
   """Names that the persona sheet and the opening line give to the other person, who is not spoken of as 'he'."""
   section = re.search(r'###\s*Role and stance(.*?)(?:###|$)', persona, re.S)
@@ -120,7 +120,7 @@ def _addressed(persona: str, opening: str) -> frozenset[str]:
   )
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=TALKS_KEPT)
 def quotable(sheet: Sheet, addressed: frozenset[str]) -> tuple[str, ...]:
   """Return known facts as clauses in the first person; those that resist are left out."""
   quotes = []
