@@ -12,7 +12,9 @@ runs the command's own code over the test scenarios, and prints:
 - the greedy schedule of the same talks, the next one as soon as one ends: what a client that
   costs nothing would reach. It lies above the ideal, because talks do not fill the places evenly.
 - CPU time of each process, in all and for each request that it sent or answered, and the resident
-  memory of the evaluating one over time.
+  memory of each over time.
+- how busy the machine was with other things: the load average before and after. With more than one in the
+  queue besides these three processes the ratios say nothing.
 
 All three processes are Python: at this concurrency a request costs 1.5 to 2 ms of the client and 3 to 4 ms of
 the embedded simulator, so that on two cores they, and not the delays, set the pace of a model that
@@ -119,10 +121,11 @@ def cpu_secs(pid: int) -> float:
 
 
 class Memory:
-  """Samples this process's resident memory until closed."""
+  """Samples the resident memory of processes until closed. processes: name -> id."""
 
-  def __init__(self, every_secs: float = 0.25):
-    self.mib: list[float] = []
+  def __init__(self, processes: dict[str, int], every_secs: float = 0.25):
+    self.mib: dict[str, list[float]] = {name: [] for name in processes}
+    self._processes = processes
     self._stop = threading.Event()
     self._every = every_secs
     threading.Thread(target=self._watch, daemon=True).start()
@@ -130,7 +133,18 @@ class Memory:
   def _watch(self) -> None:
     page = os.sysconf('SC_PAGE_SIZE')
     while not self._stop.wait(self._every):
-      self.mib.append(int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * page / 2**20)
+      for name, pid in self._processes.items():
+        self.mib[name].append(int(pathlib.Path(f'/proc/{pid}/statm').read_text().split()[1]) * page / 2**20)
+
+  def figures(self) -> dict[str, dict[str, object]]:
+    """For each process: medians of the first and the last third of the time, of its tenths, and the largest."""
+    figures = {}
+    for name, mib in self.mib.items():
+      third = max(1, len(mib) // 3)
+      figures[name] = {
+          'first third': float(np.median(mib[:third])), 'last third': float(np.median(mib[-third:])), 'largest': max(mib),
+          'tenths': [round(float(np.median(part)), 1) for part in np.array_split(mib, 10) if len(part)]}
+    return figures
 
   def close(self) -> None:
     self._stop.set()
@@ -148,8 +162,10 @@ def measure(out: str) -> dict:
         model=ModelConfig(name=f'scripted-{_DEFENDER.value}', urls=(model.url,)),
         simulator=SimulatorConfig(urls=tuple(process.url for process in simulators), max_attempts=3),
         scenarios=str(shipped_folder()), limit=_LIMIT.value, split=_SPLIT.value, concurrency=_CONCURRENCY.value)
-    exchanges, memory = Exchanges(), Memory()
+    exchanges = Exchanges()
+    memory = Memory({'evaluate': os.getpid(), 'simulator': simulators[0].pid, 'model': model.pid})
     stack.callback(memory.close)
+    load_before = os.getloadavg()[0]
     before = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
     summary = run(config, Options(out=out))
     after = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
@@ -162,7 +178,6 @@ def measure(out: str) -> dict:
   secs = np.array([talks[scenario.id] for scenario in scenarios])  # [talks, (delay, server, response)]
   ideal = np.maximum(secs.max(axis=0), secs.sum(axis=0) / _CONCURRENCY.value)
   cpu = dict(zip(('evaluate', 'simulator', 'model'), np.subtract(after, before).tolist()))
-  third = max(1, len(memory.mib) // 3)
   return {
       'talks': summary['n'], 'failed': summary['failed'], 'requests': len(exchanges.seen),
       'concurrency': _CONCURRENCY.value, 'elapsed_secs': elapsed,
@@ -174,8 +189,8 @@ def measure(out: str) -> dict:
       'cpu_secs': cpu,
       # Every round asks either side once.
       'cpu_ms_a_request': {name: 1e3 * secs / (len(exchanges.seen) / (1 if name == 'evaluate' else 2)) for name, secs in cpu.items()},
-      'memory_mib': {'first third': float(np.median(memory.mib[:third])), 'last third': float(np.median(memory.mib[-third:])),
-                     'largest': max(memory.mib), 'tenths': [round(float(np.median(part)), 1) for part in np.array_split(memory.mib, 10)]},
+      'memory_mib': memory.figures(),
+      'load_average': {'before': load_before, 'after': os.getloadavg()[0]},
   }
 
 
