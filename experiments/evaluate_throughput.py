@@ -16,12 +16,12 @@ runs the command's own code over the test scenarios, and prints:
 - how busy the machine was with other things: the load average before and after. With more than one in the
   queue besides these three processes the ratios say nothing.
 
-All three processes are Python: at this concurrency a request costs 1.5 to 2 ms of the client and 3 to 4 ms of
-the embedded simulator, so that on two cores they, and not the delays, set the pace of a model that
-answers at once. What the servers say holds the wait for their own interpreter lock, so that a faster simulator
+All three processes are Python: a request costs about 1 ms of the client and as much of the embedded simulator,
+besides some 10 ms for a scenario that it has not met, and two to three times that where other programs share the
+cores. On two of them these costs, and not the delays, set the pace of a model that answers at once. What the servers say holds the wait for their own interpreter lock, so that a faster simulator
 makes for a shorter ideal as well: compare `elapsed_secs` and CPU time between versions, and ratios within one.
 Expected on two cores with little else running: 1.2 x the greedy schedule of what the servers say and 1.3 to 1.4 x
-their ideal; memory that levels off once the caches of texts are full.
+their ideal; memory that levels off, that of the simulator after 256 scenarios.
 """
 
 import contextlib
