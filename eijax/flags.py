@@ -13,9 +13,10 @@ from absl import flags
 
 from eijax import presets
 from eijax.config import RunConfig
-from eijax.errors import UsageError
+from eijax.errors import PreemptedError, UsageError
 from eijax.hf.architecture import is_hf_folder, read_architecture
 from eijax.learning.advantages import ALGORITHMS, algorithm_config
+from eijax.training.machine import MachineConfig
 
 # They count as flags of the command that calls `define`, whose --help shows them.
 flags.disclaim_key_flags()
@@ -146,12 +147,24 @@ def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   one(flags.DEFINE_string, 'workdir', None, 'Folder of the run. Default: runs/PRESET-ALGORITHM-seedSEED.')
   one(flags.DEFINE_bool, 'resume', True,
       'Go on where the workdir stopped; with --noresume a workdir with a run in it is refused.')
+  one(flags.DEFINE_float, 'grace_secs', MachineConfig().grace_secs,
+      'Seconds from SIGTERM (a spot machine that is taken back) to the end of the process, which saves first and exits with '
+      f'{PreemptedError.exit_code}: the same command then goes on.')
   demo = presets.get('demo')
   for name, (path, text) in OVERRIDES.items():
     value = value_at(demo, path)
     # The first that fits: a bool is an int too.
     define_fn = next(fn for kind, fn in _KINDS if isinstance(value, kind))
     one(define_fn, name, None, f'{text} Default: of the preset (demo: {_shown(value) or "none"}).')
+
+
+def build_machine(values: flags.FlagValues) -> MachineConfig:
+  """How this process runs, from parsed flags. No part of a run's settings: it may differ when the run goes on.
+
+  Raises:
+    UsageError: a value that breaks a rule.
+  """
+  return MachineConfig(grace_secs=values.grace_secs)
 
 
 def _typed(name: str, given: Any, example: Any) -> Any:

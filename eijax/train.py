@@ -33,6 +33,8 @@ from eijax.seeds import derive_seed
 from eijax.settings import to_plain
 from eijax.simulator.opening import open_simulator
 from eijax.training import devices, experience as experience_lib, policy_source
+from eijax.training.machine import MachineConfig
+from eijax.training.preemption import Preemption
 from eijax.training.run_folder import RunFolder
 
 
@@ -67,8 +69,12 @@ def mean_of_updates(updates: list[dict]) -> dict[str, float]:
   return result
 
 
-def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
-  """Run (or go on with) the training that `config` describes."""
+def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool, machine: MachineConfig = MachineConfig()) -> None:
+  """Run (or go on with) the training that `config` describes.
+
+  Raises:
+    PreemptedError: SIGTERM came, and the run is saved.
+  """
   # ---- Devices and mesh --------------------------------------------------------------------------
   if tpu:
     devices.require_tpu()
@@ -90,7 +96,9 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
     policy_source.check_source(config)
   print(f'{len(train_set)} training and {len(test_set)} held-out scenarios; workdir {run.path}', flush=True)
 
+  preemption = Preemption(machine.grace_secs)
   with contextlib.ExitStack() as stack:
+    stack.enter_context(preemption.watch())
     simulator = stack.enter_context(open_simulator(config.simulator, config.seed))
     run.claim()
     checkpoints = stack.enter_context(CheckpointFolder(run.checkpoints))
@@ -108,7 +116,16 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
       start_step, state = 0, step_lib.train_state_of(params, optimizer, abstract)
       del params  # Part of the state from here on.
       policy_source.save_description(run.policy, config.policy, tokenizer, config.policy_source)
-      checkpoints.save(0, state, {'step': 0})
+      with preemption.held():
+        checkpoints.save(0, state, {'step': 0})
+    done = start_step  # `state` is that after `done` steps, wherever a notice may be raised.
+
+    def save_now() -> int:
+      if done not in checkpoints.steps():
+        checkpoints.save(done, state, {'step': done})
+      return done
+
+    stack.enter_context(preemption.leaving(save_now))
     print(f'policy: {config.policy.num_params:,} parameters', flush=True)
     run.rewind(start_step)
     chat_format = tokenizer.chat_format(thinking=config.episodes.thinking)
@@ -168,21 +185,22 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
     watch = Stopwatch()
     for step in range(start_step, config.num_steps):
       simulator.stats(reset=True)
-      with watch.phase('total'):
-        with watch.phase('rollout'):
-          sampler.set_params(state.params)
-          policy.start_phase()
-          jobs = [
-              EpisodeJob(scenario=scenario, seed=derive_seed('training', config.seed, step, scenario.id, place, trace),
-                         key=f'{step}/{place}/{scenario.id}/{trace}')
-              for place, scenario in enumerate(
-                  step_scenarios(train_set, step, config.episodes.scenarios_per_step, config.seed))
-              for trace in range(config.episodes.group_size)
-          ]
-          rollouts = run_rollouts(
-              jobs, policy, simulator, max_rounds=config.episodes.max_rounds, thinking=config.episodes.thinking)
-          sampler.release()
-        with watch.phase('update'):
+      with watch.phase('total'), watch.phase('rollout'):
+        sampler.set_params(state.params)
+        policy.start_phase()
+        jobs = [
+            EpisodeJob(scenario=scenario, seed=derive_seed('training', config.seed, step, scenario.id, place, trace),
+                       key=f'{step}/{place}/{scenario.id}/{trace}')
+            for place, scenario in enumerate(
+                step_scenarios(train_set, step, config.episodes.scenarios_per_step, config.seed))
+            for trace in range(config.episodes.group_size)
+        ]
+        rollouts = run_rollouts(
+            jobs, policy, simulator, max_rounds=config.episodes.max_rounds, thinking=config.episodes.thinking)
+        sampler.release()
+      # Half a step is no state to go on from: from here to its checkpoint a notice waits.
+      with preemption.held():
+        with watch.phase('total'), watch.phase('update'):
           experience = experience_lib.score(
               rollouts, thinking=config.episodes.thinking, rewards=config.rewards, advantages=config.advantages)
           segments = experience_lib.segments(experience, config.packing.row_lengths[-1])
@@ -192,26 +210,27 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool) -> None:
             state, metrics = update(state, sharding.put_batch(batch, mesh, config.learner.num_micro_batches), rate)
             updates.append(metrics)
           learned = mean_of_updates(updates)
-      talked = experience_lib.metrics(experience)
-      served = simulator.stats()
-      run.write_episodes(step, experience_lib.episode_rows(experience))
-      run.add_metrics({
-          'step': step, **talked, **learned,
-          **{f'simulator_{name}': value for name, value in served.items()},
-          'tokens_per_sec': sum(map(len, segments)) / watch.seconds['seconds/total'],
-          'peak_memory_mib': devices.peak_memory_mib(),
-          'seconds/checkpoint': 0.0, **watch.seconds,
-      })
-      # Last, so that no step that a checkpoint holds lacks its metrics and talks. The seconds go to the next step.
-      watch = Stopwatch()
-      last = step + 1 == config.num_steps
-      if last or (step + 1) % config.checkpoint_every == 0:
-        with watch.phase('checkpoint'):
-          checkpoints.save(step + 1, state, {'step': step + 1})
+        talked = experience_lib.metrics(experience)
+        served = simulator.stats()
+        run.write_episodes(step, experience_lib.episode_rows(experience))
+        run.add_metrics({
+            'step': step, **talked, **learned,
+            **{f'simulator_{name}': value for name, value in served.items()},
+            'tokens_per_sec': sum(map(len, segments)) / watch.seconds['seconds/total'],
+            'peak_memory_mib': devices.peak_memory_mib(),
+            'seconds/checkpoint': 0.0, **watch.seconds,
+        })
+        # Last, so that no step that a checkpoint holds lacks its metrics and talks. The seconds go to the next step.
+        watch = Stopwatch()
+        done = step + 1
+        last = done == config.num_steps
+        if last or done % config.checkpoint_every == 0:
+          with watch.phase('checkpoint'):
+            checkpoints.save(done, state, {'step': done})
       progress.set_postfix_str(f'reward {100 * talked["reward"]:+.1f}, entropy {learned["entropy"]:.2f}', refresh=False)
       progress.update()
-      if is_evaluated(step + 1) and not last:
-        evaluate_at(step + 1)
+      if is_evaluated(done) and not last:
+        evaluate_at(done)
     progress.close()
 
     # ---- After -----------------------------------------------------------------------------------
@@ -225,7 +244,7 @@ def main(argv: list[str]) -> None:
   values = flags.FLAGS
   config = flags_lib.build_config(values)
   workdir = values.workdir or os.path.join('runs', f'{config.preset}-{config.algorithm}-seed{config.seed}')
-  train(config, workdir, tpu=values.tpu, resume=values.resume)
+  train(config, workdir, tpu=values.tpu, resume=values.resume, machine=flags_lib.build_machine(values))
 
 
 if __name__ == '__main__':

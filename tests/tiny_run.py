@@ -78,8 +78,8 @@ def use_one_device(patch) -> None:
   patch(sharding, 'make_mesh', functools.partial(sharding.make_mesh, devices=jax.devices()[:1]))
 
 
-def _at_call(owner, name: str, number: int, act) -> None:
-  """Have call `number` (from 1) of owner.name begin with act()."""
+def at_call(owner, name: str, number: int, act, patch=setattr) -> None:
+  """Have call `number` (from 1) of owner.name begin with act(). patch: setattr, or that of pytest's monkeypatch."""
   original, calls = getattr(owner, name), []
 
   @functools.wraps(original)
@@ -89,7 +89,7 @@ def _at_call(owner, name: str, number: int, act) -> None:
       act()
     return original(*args, **kwargs)
 
-  setattr(owner, name, counted)
+  patch(owner, name, counted)
 
 
 def _die() -> None:
@@ -110,19 +110,19 @@ def _plan(moment: str) -> None:
   from eijax.training.run_folder import RunFolder
   import orbax.checkpoint as ocp
 
-  in_second_step = functools.partial(_at_call, train, 'run_rollouts', 2)
+  in_second_step = functools.partial(at_call, train, 'run_rollouts', 2)
   {
       'none': lambda: None,
-      'warm-up': lambda: _at_call(sharding, 'put_batch', 2, _die),
-      'evaluation': lambda: _at_call(ResultStore, 'add', 3, _die),
+      'warm-up': lambda: at_call(sharding, 'put_batch', 2, _die),
+      'evaluation': lambda: at_call(ResultStore, 'add', 3, _die),
       # Where the evaluation of step 0 is there already.
-      'later evaluation': lambda: _at_call(ResultStore, 'add', 2, _die),
+      'later evaluation': lambda: at_call(ResultStore, 'add', 2, _die),
       # Four talks a step: the sixth request is in the second round.
-      'talks': lambda: in_second_step(lambda: _at_call(SimulatorClient, 'submit', 6, _die)),
-      'update': lambda: in_second_step(lambda: _at_call(sharding, 'put_batch', 2, _die)),
+      'talks': lambda: in_second_step(lambda: at_call(SimulatorClient, 'submit', 6, _die)),
+      'update': lambda: in_second_step(lambda: at_call(sharding, 'put_batch', 2, _die)),
       # Orbax has finished the optimizer's part of a step, not that of the params. Where step 0 is there already.
-      'save': lambda: _at_call(ocp.StandardCheckpointHandler, 'finalize', 2, _die),
-      'full disk in metrics': lambda: _at_call(
+      'save': lambda: at_call(ocp.StandardCheckpointHandler, 'finalize', 2, _die),
+      'full disk in metrics': lambda: at_call(
           RunFolder, 'add_metrics', 2, lambda: setattr(os, 'fsync', _full_disk)),
       'full disk in a checkpoint': lambda: setattr(os, 'posix_fallocate', _full_disk),
   }[moment]()
