@@ -51,6 +51,8 @@ setuptools.setup(
         'scipy>=1.15,<2',
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',
+        # Event files for TensorBoard, without TensorFlow.
+        'tensorboardX>=2.6.2,<3',
         'tokenizers>=0.20,<0.24',
         'tqdm>=4.66,<5',
         'urllib3>=2.5,<3',

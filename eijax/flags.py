@@ -16,7 +16,8 @@ from eijax.config import RunConfig
 from eijax.errors import PreemptedError, UsageError
 from eijax.hf.architecture import is_hf_folder, read_architecture
 from eijax.learning.advantages import ALGORITHMS, algorithm_config
-from eijax.training.machine import MachineConfig
+from eijax.training import compilation
+from eijax.training.machine import MachineConfig, parse_profile_steps
 
 # They count as flags of the command that calls `define`, whose --help shows them.
 flags.disclaim_key_flags()
@@ -150,6 +151,11 @@ def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   one(flags.DEFINE_float, 'grace_secs', MachineConfig().grace_secs,
       'Seconds from SIGTERM (a spot machine that is taken back) to the end of the process, which saves first and exits with '
       f'{PreemptedError.exit_code}: the same command then goes on.')
+  one(flags.DEFINE_string, 'compilation_cache', '',
+      f'Folder that keeps compiled programs for the next start; {compilation.OFF} for none. Default: JAX_COMPILATION_CACHE_DIR, '
+      'else eijax/compiled in the cache folder of the user (~/.cache), if it can be written.')
+  one(flags.DEFINE_string, 'profile_steps', None,
+      'FIRST:END, e.g. 3:5: profile the steps 3 and 4 (counted from 0) into WORKDIR/profile, for XProf or TensorBoard.')
   demo = presets.get('demo')
   for name, (path, text) in OVERRIDES.items():
     value = value_at(demo, path)
@@ -164,7 +170,8 @@ def build_machine(values: flags.FlagValues) -> MachineConfig:
   Raises:
     UsageError: a value that breaks a rule.
   """
-  return MachineConfig(grace_secs=values.grace_secs)
+  return MachineConfig(grace_secs=values.grace_secs, compilation_cache=values.compilation_cache,
+                       profile_steps=parse_profile_steps(values.profile_steps))
 
 
 def _typed(name: str, given: Any, example: Any) -> Any:

@@ -7,7 +7,6 @@ talks before and after, and report.html, say what came of it.
 
 import contextlib
 import os
-import time
 
 from absl import flags
 import jax
@@ -32,25 +31,13 @@ from eijax.scenarios.order import step_scenarios
 from eijax.seeds import derive_seed
 from eijax.settings import to_plain
 from eijax.simulator.opening import open_simulator
-from eijax.training import devices, experience as experience_lib, policy_source
+from eijax.training import compilation, devices, experience as experience_lib, policy_source
 from eijax.training.machine import MachineConfig
 from eijax.training.preemption import Preemption
+from eijax.training.profile import ProfileWindow
 from eijax.training.run_folder import RunFolder
-
-
-class Stopwatch:
-  """Seconds spent in each named phase of a step."""
-
-  def __init__(self):
-    self.seconds: dict[str, float] = {}
-
-  @contextlib.contextmanager
-  def phase(self, name: str):
-    start = time.perf_counter()
-    try:
-      yield
-    finally:
-      self.seconds[f'seconds/{name}'] = self.seconds.get(f'seconds/{name}', 0.0) + time.perf_counter() - start
+from eijax.training.scalars import ScalarLog
+from eijax.training.timing import Stopwatch, TimedSampler
 
 
 def mean_of_updates(updates: list[dict]) -> dict[str, float]:
@@ -79,11 +66,14 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool, machine: 
   if tpu:
     devices.require_tpu()
   mesh = sharding.make_mesh(config.mesh)
+  compilation.use_cache(machine.compilation_cache)
   print(f'devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}', flush=True)
 
   # ---- What can be refused before any work -------------------------------------------------------
   if not config.policy_source and config.warmup is None:
     raise UsageError(f'preset={config.preset!r} starts from a trained policy and has none of its own; give --policy=FOLDER')
+  if machine.profile_steps is not None and machine.profile_steps[0] >= config.num_steps:
+    raise UsageError('profile_steps={}:{} must begin below num_steps={}'.format(*machine.profile_steps, config.num_steps))
   devices.check_fits(config, mesh)
   decoder, optimizer = Decoder(config.policy), optimizer_lib.make_optimizer(config.optimizer)
   abstract = step_lib.abstract_train_state(step_lib.params_init(decoder), optimizer, mesh)
@@ -128,6 +118,7 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool, machine: 
     stack.enter_context(preemption.leaving(save_now))
     print(f'policy: {config.policy.num_params:,} parameters', flush=True)
     run.rewind(start_step)
+    scalars = stack.enter_context(ScalarLog(run.tensorboard, start_step))
     chat_format = tokenizer.chat_format(thinking=config.episodes.thinking)
 
     # ---- Update ----------------------------------------------------------------------------------
@@ -141,7 +132,8 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool, machine: 
         decoder, mesh, config.sampler, config.sampling, stop_ids=chat_format.stop_ids,
         sampleable_ids=tokenizer.sampleable_ids(config.episodes.thinking))
     sampler.warm_up(state.params)
-    policy = TokenPolicy(chat_format, sampler)
+    watch = Stopwatch()
+    policy = TokenPolicy(chat_format, TimedSampler(sampler, watch, 'rollout_secs/sampling'))
 
     # ---- Held-out evaluation ---------------------------------------------------------------------
     def evaluate_at(step: int) -> None:
@@ -170,6 +162,7 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool, machine: 
       if part['score'] is None:
         raise EijaxError(f'all held-out talks at step {step} failed; see {run.set_failed_eval_aside(step)}; '
                          'mend the cause and start again to resume')
+      scalars.add(step, {'score': part['score'], **{name: scene['score'] for name, scene in summary['scenes'].items()}}, 'held_out/')
       print(f'held-out score at step {step}: {part["score"]:+.1f} [{part["ci95"][0]:+.1f}, {part["ci95"][1]:+.1f}]', flush=True)
 
     def is_evaluated(step: int) -> bool:
@@ -182,51 +175,59 @@ def train(config: RunConfig, workdir: str, *, tpu: bool, resume: bool, machine: 
     # ---- Loop ------------------------------------------------------------------------------------
     progress = stack.enter_context(
         tqdm.tqdm(total=config.num_steps, initial=start_step, desc='training', unit='step'))
-    watch = Stopwatch()
+    profile = stack.enter_context(ProfileWindow(machine.profile_steps, run.profile))
+    checkpoint_secs = 0.0
     for step in range(start_step, config.num_steps):
       simulator.stats(reset=True)
-      with watch.phase('total'), watch.phase('rollout'):
-        sampler.set_params(state.params)
-        policy.start_phase()
-        jobs = [
-            EpisodeJob(scenario=scenario, seed=derive_seed('training', config.seed, step, scenario.id, place, trace),
-                       key=f'{step}/{place}/{scenario.id}/{trace}')
-            for place, scenario in enumerate(
-                step_scenarios(train_set, step, config.episodes.scenarios_per_step, config.seed))
-            for trace in range(config.episodes.group_size)
-        ]
-        rollouts = run_rollouts(
-            jobs, policy, simulator, max_rounds=config.episodes.max_rounds, thinking=config.episodes.thinking)
-        sampler.release()
-      # Half a step is no state to go on from: from here to its checkpoint a notice waits.
-      with preemption.held():
-        with watch.phase('total'), watch.phase('update'):
-          experience = experience_lib.score(
-              rollouts, thinking=config.episodes.thinking, rewards=config.rewards, advantages=config.advantages)
-          segments = experience_lib.segments(experience, config.packing.row_lengths[-1])
-          rate = optimizer_lib.learning_rate_at(config.optimizer, step, config.num_steps)
-          updates = []
-          for batch in packing.pack_minibatches(segments, config.packing, seed=derive_seed('packing', config.seed, step)):
-            state, metrics = update(state, sharding.put_batch(batch, mesh, config.learner.num_micro_batches), rate)
-            updates.append(metrics)
-          learned = mean_of_updates(updates)
-        talked = experience_lib.metrics(experience)
-        served = simulator.stats()
-        run.write_episodes(step, experience_lib.episode_rows(experience))
-        run.add_metrics({
-            'step': step, **talked, **learned,
-            **{f'simulator_{name}': value for name, value in served.items()},
-            'tokens_per_sec': sum(map(len, segments)) / watch.seconds['seconds/total'],
-            'peak_memory_mib': devices.peak_memory_mib(),
-            'seconds/checkpoint': 0.0, **watch.seconds,
-        })
-        # Last, so that no step that a checkpoint holds lacks its metrics and talks. The seconds go to the next step.
-        watch = Stopwatch()
-        done = step + 1
-        last = done == config.num_steps
-        if last or done % config.checkpoint_every == 0:
-          with watch.phase('checkpoint'):
-            checkpoints.save(done, state, {'step': done})
+      watch.take()  # Evaluations sample, too.
+      with profile.step(step):
+        with watch.phase('seconds/total'), watch.phase('seconds/rollout'):
+          with watch.phase('rollout_secs/weights'):
+            sampler.set_params(state.params)
+          policy.start_phase()
+          jobs = [
+              EpisodeJob(scenario=scenario, seed=derive_seed('training', config.seed, step, scenario.id, place, trace),
+                         key=f'{step}/{place}/{scenario.id}/{trace}')
+              for place, scenario in enumerate(
+                  step_scenarios(train_set, step, config.episodes.scenarios_per_step, config.seed))
+              for trace in range(config.episodes.group_size)
+          ]
+          rollouts = run_rollouts(
+              jobs, policy, simulator, max_rounds=config.episodes.max_rounds, thinking=config.episodes.thinking)
+          sampler.release()
+        # Half a step is no state to go on from: from here to its checkpoint a notice waits.
+        with preemption.held():
+          with watch.phase('seconds/total'), watch.phase('seconds/update'):
+            with watch.phase('update_secs/packing'):
+              experience = experience_lib.score(
+                  rollouts, thinking=config.episodes.thinking, rewards=config.rewards, advantages=config.advantages)
+              segments = experience_lib.segments(experience, config.packing.row_lengths[-1])
+              batches = packing.pack_minibatches(segments, config.packing, seed=derive_seed('packing', config.seed, step))
+            with watch.phase('update_secs/devices'):
+              rate = optimizer_lib.learning_rate_at(config.optimizer, step, config.num_steps)
+              updates = []
+              for batch in batches:
+                state, metrics = update(state, sharding.put_batch(batch, mesh, config.learner.num_micro_batches), rate)
+                updates.append(metrics)
+              learned = mean_of_updates(updates)
+          talked, seconds = experience_lib.metrics(experience), watch.take()
+          row = {
+              'step': step, **talked, **learned,
+              **{f'simulator_{name}': value for name, value in simulator.stats().items()},
+              'tokens_per_sec': sum(map(len, segments)) / seconds['seconds/total'],
+              'peak_memory_mib': devices.peak_memory_mib(), **devices.device_memory(),
+              **seconds, 'seconds/checkpoint': checkpoint_secs,
+          }
+          run.write_episodes(step, experience_lib.episode_rows(experience))
+          run.add_metrics(row)
+          scalars.add(step, row)
+          # Last, so that no step that a checkpoint holds lacks its metrics and talks. The seconds go to the next step.
+          done = step + 1
+          last, checkpoint_secs = done == config.num_steps, 0.0
+          if last or done % config.checkpoint_every == 0:
+            with watch.phase('checkpoint'):
+              checkpoints.save(done, state, {'step': done})
+            checkpoint_secs = watch.take()['checkpoint']
       progress.set_postfix_str(f'reward {100 * talked["reward"]:+.1f}, entropy {learned["entropy"]:.2f}', refresh=False)
       progress.update()
       if is_evaluated(done) and not last:

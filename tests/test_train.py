@@ -26,7 +26,7 @@ from tiny_run import NUM_STEPS, tiny_config, use_one_device, write_scenarios
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What a clock or the machine decides.
-MEASURED = ('seconds/', 'latency', 'tokens_per_sec', 'peak_memory_mib')
+MEASURED = ('seconds/', '_secs/', 'latency', 'tokens_per_sec', 'peak_memory_mib')
 COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
@@ -77,10 +77,11 @@ def lasting(row):
 
 def test_files_of_a_run(baseline):
   found = {str(path.relative_to(baseline.path)) for path in baseline.path.rglob('*') if path.is_file()}
-  assert {name for name in found if not name.startswith('checkpoints/')} == {
+  assert {name for name in found if not name.startswith(('checkpoints/', 'tensorboard/'))} == {
       'config.json', 'metrics.jsonl', 'report.html', 'policy/config.json', 'policy/tokenizer.model',
       *(f'episodes/step_{step:06d}.jsonl' for step in range(NUM_STEPS)),
       *(f'eval/step_{step:06d}/{name}' for step in (0, 2, 3) for name in ('results.jsonl', 'summary.json'))}
+  assert len([name for name in found if name.startswith('tensorboard/events.out.tfevents.')]) == 1
   config = json.loads((baseline.path / 'config.json').read_text())
   assert {'versions', 'git_revision', 'preset', 'seed', 'policy', 'advantages', 'simulator'} <= set(config)
   assert config['versions']['jax'] == jax.__version__

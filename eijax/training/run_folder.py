@@ -1,7 +1,7 @@
 """The files of a run: config, metrics, episodes, evaluations. No arrays.
 
     config.json  metrics.jsonl  episodes/step_NNNNNN.jsonl  eval/step_NNNNNN/
-    policy/{config.json, tokenizer's files}  checkpoints/  report.html
+    policy/{config.json, tokenizer's files}  checkpoints/  tensorboard/  profile/  report.html
 """
 
 from collections.abc import Mapping, Sequence
@@ -97,6 +97,14 @@ class RunFolder:
   @property
   def checkpoints(self) -> pathlib.Path:
     return self.path / 'checkpoints'
+
+  @property
+  def tensorboard(self) -> pathlib.Path:
+    return self.path / 'tensorboard'
+
+  @property
+  def profile(self) -> pathlib.Path:
+    return self.path / 'profile'
 
   @property
   def policy(self) -> pathlib.Path:
