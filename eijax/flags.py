@@ -156,6 +156,13 @@ def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
       'else eijax/compiled in the cache folder of the user (~/.cache), if it can be written.')
   one(flags.DEFINE_string, 'profile_steps', None,
       'FIRST:END, e.g. 3:5: profile the steps 3 and 4 (counted from 0) into WORKDIR/profile, for XProf or TensorBoard.')
+  one(flags.DEFINE_string, 'coordinator', None,
+      'HOST:PORT of process 0, where a run has several processes; the same for all. On a TPU pod slice --tpu finds it, and the next two, by itself.')
+  one(flags.DEFINE_integer, 'num_processes', None, 'Processes of the run.')
+  one(flags.DEFINE_integer, 'process_id', None, 'Which of them this is, from 0.')
+  one(flags.DEFINE_float, 'peer_timeout_secs', MachineConfig().peer_timeout_secs,
+      'Seconds of silence after which another process is taken for gone, and this one ends.')
+  one(flags.DEFINE_float, 'join_timeout_secs', MachineConfig().join_timeout_secs, 'Seconds to wait for all processes at the start.')
   demo = presets.get('demo')
   for name, (path, text) in OVERRIDES.items():
     value = value_at(demo, path)
@@ -171,7 +178,9 @@ def build_machine(values: flags.FlagValues) -> MachineConfig:
     UsageError: a value that breaks a rule.
   """
   return MachineConfig(grace_secs=values.grace_secs, compilation_cache=values.compilation_cache,
-                       profile_steps=parse_profile_steps(values.profile_steps))
+                       profile_steps=parse_profile_steps(values.profile_steps),
+                       **{name: values[name].value for name in (
+                           'coordinator', 'num_processes', 'process_id', 'peer_timeout_secs', 'join_timeout_secs')})
 
 
 def _typed(name: str, given: Any, example: Any) -> Any:

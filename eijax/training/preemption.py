@@ -28,11 +28,14 @@ class Preemption:
   Args:
     grace_secs: from the signal to the end of the process, at the latest.
   Attributes:
-    noticed: whether the signal has come.
+    noticed: whether the signal has come to the main thread. signalled: the same, without waiting for that thread.
+    agreed: whether the other processes of the run know.
   """
 
   def __init__(self, grace_secs: float):
     self.noticed = False
+    self.signalled = threading.Event()
+    self.agreed = False
     self._grace_secs = grace_secs
     self._held = 0
     self._left = threading.Event()
@@ -103,6 +106,7 @@ class Preemption:
     with wakeups:
       while signals := wakeups.recv(64):
         if signal.SIGTERM in signals:
+          self.signalled.set()
           if self._left.wait(self._grace_secs):
             return
           print(f'error: stopped by SIGTERM; not saved within grace_secs={self._grace_secs:g}: the same command goes on from '

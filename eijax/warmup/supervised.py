@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 import numpy as np
 
@@ -58,6 +59,8 @@ def warm_up(
   shardings = step.state_shardings(abstract)
   init_key, circuit_key = jax.random.split(jax.random.key(seed))
   fresh = step.create_train_state(init_fn, optimizer, mesh, init_key).params
+  if jax.process_count() > 1:
+    fresh = multihost_utils.process_allgather(fresh, tiled=True)  # Small, and changed on the host.
   params = jax.device_put(with_induction_circuit(fresh, decoder.config, circuit_key, lead_in), shardings.params)
   state = step.train_state_of(params, optimizer, abstract)
   score_fn = scoring.make_score_fn(decoder, temperature=1.0, chunk_length=CHUNK_LENGTH)
@@ -66,7 +69,8 @@ def warm_up(
   last = None
   for i, batch in enumerate(batches):
     rate = optimizer_lib.learning_rate_at(config.optimizer, i, len(batches))
-    state, metrics = update(state, sharding.put_batch(batch, mesh, 1), rate)
+    # Every process has made the same rows, and gives its share of them.
+    state, metrics = update(state, sharding.put_batch(sharding.share_of_rows(batch), mesh, 1), rate)
     if on_update is not None:
       on_update(i + 1, len(batches), float((last or metrics)['loss']))
     last = metrics
