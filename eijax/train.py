@@ -117,7 +117,7 @@ def train(
       if config.policy_source:
         tokenizer, params = policy_source.load(config, mesh)
       else:
-        tokenizer, params = policy_source.from_warm_up(config, mesh, train_set)
+        tokenizer, params = policy_source.from_warm_up(config, mesh, train_set, lambda: peers.exchange(None))
       start_step, state = 0, step_lib.train_state_of(params, optimizer, abstract)
       del params  # Part of the state from here on.
       if peers.is_first:

@@ -7,7 +7,7 @@ each of them.
 
 from collections.abc import Iterator
 import contextlib
-import functools
+import ctypes
 import json
 import os
 import signal
@@ -119,7 +119,8 @@ class Peers:
         gone = self._client.key_value_dir_get_bytes('eijax/gone/')
       except Exception as error:  # pylint: disable=broad-exception-caught
         if not self._stopped.is_set():
-          lost_first(str(error))
+          reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+          self._end(f'process 0 is gone ({reason}); start all processes again to go on from the last checkpoint', PreemptedError.exit_code)
         return
       for key, value in gone:
         code, message = json.loads(value)
@@ -159,13 +160,6 @@ class Peers:
       end = time.monotonic() + _LINGER_SECS
       while self.is_first and time.monotonic() < end and len(self._client.key_value_dir_get_bytes('eijax/left/')) < self.count:
         time.sleep(0.05)
-
-
-def lost_first(reason: str) -> None:
-  """End this process: the one that keeps the store is gone."""
-  print(f'error: process 0 is gone ({reason.splitlines()[0][:200] if reason else "no answer"}); start all processes again to go on '
-        'from the last checkpoint', file=sys.stderr, flush=True)
-  os._exit(PreemptedError.exit_code)
 
 
 @contextlib.contextmanager
@@ -208,9 +202,6 @@ def _initialize(machine: MachineConfig, *, tpu: bool) -> bool:
   # SIGTERM is ours, and the end of a process is noticed by Peers, which can say what to do.
   jax.config.update('jax_enable_preemption_service', False)
   jax.config.update('jax_enable_recoverability', True)
-  library = jax._src.distributed._jax  # pylint: disable=protected-access
-  make_client = library.get_distributed_runtime_client
-  library.get_distributed_runtime_client = functools.partial(make_client, missed_heartbeat_callback=lambda status: lost_first(str(status)))
   try:
     if given:
       jax.distributed.initialize(
@@ -226,6 +217,23 @@ def _initialize(machine: MachineConfig, *, tpu: bool) -> bool:
     raise UsageError(f'coordinator={machine.coordinator or "of the slice"} was not reached by all {machine.num_processes or ""} processes within '
                      f'{machine.join_timeout_secs:g} s ({str(error).splitlines()[0][:200]}); start them all, and give all the address of '
                      'process 0') from None
-  finally:
-    library.get_distributed_runtime_client = make_client
+  _catch_abort()
   return True
+
+
+def _catch_abort() -> None:
+  """Say what to do when jax's client aborts this process, as it does at once where process 0 is gone.
+
+  Python's own handlers come too late: abort() ends the process as soon as the C function of SIGABRT returns.
+  """
+  libc = ctypes.CDLL(None)
+  libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+  libc.signal(signal.SIGABRT, ctypes.cast(_ON_ABORT, ctypes.c_void_p))
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _ON_ABORT(number: int) -> None:  # pylint: disable=invalid-name
+  del number
+  print('error: this process was aborted, the message above says why. Where it names the coordination service, process 0 is gone: '
+        'start all processes again to go on from the last checkpoint', file=sys.stderr, flush=True)
+  os._exit(PreemptedError.exit_code)

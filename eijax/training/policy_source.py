@@ -1,6 +1,6 @@
 """Where a run's first policy comes from: a Hugging Face folder, a former run, or a warm-up from random weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import os
 import pathlib
@@ -140,7 +140,7 @@ def read_weights(folder: os.PathLike, config: PolicyConfig, mesh: Mesh) -> Any:
 def reading(files: WeightFiles):
   """A progress bar for `load_params`."""
   total = sum(tensor.num_bytes for tensor in files.tensors.values())
-  with tqdm.tqdm(total=total, desc='weights', unit='B', unit_scale=True) as progress:
+  with tqdm.tqdm(total=total, desc='weights', unit='B', unit_scale=True, disable=jax.process_index() > 0) as progress:
     yield progress.update
 
 
@@ -159,10 +159,16 @@ def _segments(
   return result
 
 
-def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -> tuple[Tokenizer, Any]:
-  """A tokenizer and a policy made from nothing but training scenarios and scripted talks."""
+def from_warm_up(
+    config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario], on_ready: Callable[[], Any] = lambda: None,
+) -> tuple[Tokenizer, Any]:
+  """A tokenizer and a policy made from nothing but training scenarios and scripted talks.
+
+  Args:
+    on_ready: called before the devices are used; with several processes it waits for all of them.
+  """
   settings = config.warmup
-  with tqdm.tqdm(total=1, desc='warm-up: talks', bar_format='{desc}: {elapsed}', leave=True):
+  with tqdm.tqdm(total=1, desc='warm-up: talks', bar_format='{desc}: {elapsed}', leave=True, disable=jax.process_index() > 0):
     talks = corpus.played_talks(
         scenarios, num_talks=settings.num_talks, max_rounds=config.episodes.max_rounds, seed=config.seed)
     tokenizer = train_tokenizer(corpus.tokenizer_lines(scenarios, talks), config.policy.vocab_size)
@@ -177,7 +183,8 @@ def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -
       told = [exercises_lib.rewritten(talk, vocabulary, derive_seed('rewritten', config.seed, number, i))
               for i, talk in enumerate(talks)]
       kinds.append(_segments(told, chat_format, config))
-  with tqdm.tqdm(desc='warm-up', unit='update') as progress:
+  on_ready()
+  with tqdm.tqdm(desc='warm-up', unit='update', disable=jax.process_index() > 0) as progress:
 
     def show(done: int, total: int, loss: float) -> None:
       progress.total = total
