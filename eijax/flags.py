@@ -59,7 +59,7 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'top_p': ('sampling.top_p', 'Nucleus of the policy; 1 keeps every token.'),
     'top_k': ('sampling.top_k', 'Most probable tokens kept; 0 keeps every token.'),
     'max_new_tokens': ('sampling.max_new_tokens', 'Tokens that the policy may sample in a turn.'),
-    'num_slots': ('sampler.num_slots', 'Talks that are sampled at once.'),
+    'num_slots': ('sampler.num_slots', 'Talks that are sampled at once, by all processes together.'),
     'spans': ('sampler.spans', 'Comma-separated cache lengths to compile for; the last is the context length in tokens.'),
     'chunks': ('sampler.chunks', 'Comma-separated prefill lengths to compile for, in tokens.'),
     'row_lengths': ('packing.row_lengths', 'Comma-separated lengths of packed rows to compile for, in tokens.'),

@@ -68,7 +68,8 @@ def share_of_slots(shapes: SamplerShapes, mesh: Mesh) -> SamplerShapes:
 def device_memory() -> dict[str, float]:
   """Memory of the fullest device of this process, in MiB: in use, at its peak, and all there is. Empty where the backend does not tell."""
   stats = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
-  names = (('device_memory_mib', 'bytes_in_use'), ('device_peak_memory_mib', 'peak_bytes_in_use'), ('device_memory_limit_mib', 'bytes_limit'))
+  names = (('device_memory_mib', 'bytes_in_use'), ('device_peak_memory_mib', 'peak_bytes_in_use'),
+           ('device_memory_limit_mib', 'bytes_limit'))
   return {name: max(one[key] for one in stats) / 2**20 for name, key in names if stats and all(key in one for one in stats)}
 
 

@@ -149,7 +149,8 @@ class Peers:
         self.exchange('end')
       elif not isinstance(error, PreemptedError):  # Of which all know.
         code = error.exit_code if isinstance(error, EijaxError) else 1
-        text = str(error) if isinstance(error, EijaxError) else f'{type(error).__name__}: {error}'
+        # Our own errors speak for themselves, in one line.
+        text = str(error) if isinstance(error, EijaxError) else f'{type(error).__name__}: {error}'.splitlines()[0]
         self._client.key_value_set_bytes(f'eijax/gone/{self.index}', json.dumps([code, text]).encode())
       self._stopped.set()
       self._left()
@@ -214,9 +215,9 @@ def _initialize(machine: MachineConfig, *, tpu: bool) -> bool:
       raise
     return False  # No slice that says who belongs to it: one host by itself.
   except RuntimeError as error:
-    raise UsageError(f'coordinator={machine.coordinator or "of the slice"} was not reached by all {machine.num_processes or ""} processes within '
-                     f'{machine.join_timeout_secs:g} s ({str(error).splitlines()[0][:200]}); start them all, and give all the address of '
-                     'process 0') from None
+    raise UsageError(f'coordinator={machine.coordinator or "that of the slice"} was not reached by all processes within '
+                     f'{machine.join_timeout_secs:g} s ({str(error).splitlines()[0][:200]}); start them all, and give all the '
+                     'address of process 0') from None
   _catch_abort()
   return True
 
