@@ -263,6 +263,14 @@ def test_the_first_host_that_dies_too(tmp_path):
   assert 'process 0 is gone' in other[2] and 'start all processes again' in other[2]
 
 
+@pytest.mark.parametrize('index', (0, 1))
+def test_a_process_that_nobody_joins_ends_by_itself(tmp_path, index):
+  script = tmp_path / 'talk.py'
+  script.write_text(TALK)
+  [(status, _, err)] = run_all([[sys.executable, str(script), '2', str(index), f'127.0.0.1:{free_port()}', 'none', '2']])
+  assert status == 2 and 'was not reached by all processes within 2 s; start them all, and give all the address of process 0' in err, err
+
+
 def lines(path):
   return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -5,7 +5,7 @@ process 0; weights and gradients never do. Every process makes the same exchange
 each of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import ctypes
 import json
@@ -26,6 +26,7 @@ _CHUNK_BYTES = 2**20
 _BEAT_SECS = 0.5
 # How long process 0, which keeps the store, stays for the others to read why it ends.
 _LINGER_SECS = 5.0
+_on_abort: Any = None
 
 
 class Peers:
@@ -203,6 +204,9 @@ def _initialize(machine: MachineConfig, *, tpu: bool) -> bool:
   # SIGTERM is ours, and the end of a process is noticed by Peers, which can say what to do.
   jax.config.update('jax_enable_preemption_service', False)
   jax.config.update('jax_enable_recoverability', True)
+  nobody = (f'coordinator={machine.coordinator or "that of the slice"} was not reached by all processes within '
+            f'{machine.join_timeout_secs:g} s; start them all, and give all the address of process 0')
+  undo = _catch_abort(nobody, UsageError.exit_code)
   try:
     if given:
       jax.distributed.initialize(
@@ -213,28 +217,34 @@ def _initialize(machine: MachineConfig, *, tpu: bool) -> bool:
   except ValueError:
     if given:
       raise
+    undo()
     return False  # No slice that says who belongs to it: one host by itself.
-  except RuntimeError as error:
-    raise UsageError(f'coordinator={machine.coordinator or "that of the slice"} was not reached by all processes within '
-                     f'{machine.join_timeout_secs:g} s ({str(error).splitlines()[0][:200]}); start them all, and give all the '
-                     'address of process 0') from None
-  _catch_abort()
+  except RuntimeError:
+    raise UsageError(nobody) from None
+  _catch_abort(
+      'this process was aborted, the message above says why. Where it names the coordination service, process 0 is gone: start all '
+      'processes again to go on from the last checkpoint', PreemptedError.exit_code)
   return True
 
 
-def _catch_abort() -> None:
-  """Say what to do when jax's client aborts this process, as it does at once where process 0 is gone.
+def _catch_abort(message: str, code: int) -> Callable[[], Any]:
+  """Say what to do when jax's client aborts this process, as it does when the others cannot be reached or process 0 is gone.
 
   Python's own handlers come too late: abort() ends the process as soon as the C function of SIGABRT returns.
+
+  Returns:
+    what puts the former function back.
   """
+  global _on_abort  # C keeps no hold of it. pylint: disable=global-statement
+
+  @ctypes.CFUNCTYPE(None, ctypes.c_int)
+  def on_abort(number: int) -> None:
+    del number
+    print(f'error: {message}', file=sys.stderr, flush=True)
+    os._exit(code)
+
+  _on_abort = on_abort
   libc = ctypes.CDLL(None)
   libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-  libc.signal(signal.SIGABRT, ctypes.cast(_ON_ABORT, ctypes.c_void_p))
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _ON_ABORT(number: int) -> None:  # pylint: disable=invalid-name
-  del number
-  print('error: this process was aborted, the message above says why. Where it names the coordination service, process 0 is gone: '
-        'start all processes again to go on from the last checkpoint', file=sys.stderr, flush=True)
-  os._exit(PreemptedError.exit_code)
+  former = libc.signal(signal.SIGABRT, ctypes.cast(on_abort, ctypes.c_void_p))
+  return lambda: libc.signal(signal.SIGABRT, former)
