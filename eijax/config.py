@@ -1,4 +1,4 @@
-"""All values of a training run, in one frozen tree.
+"""All values of a run, in one frozen tree: `RunConfig` of a training by talks, `SftConfig` of a fine-tuning.
 
 Each room declares and checks its own part; here the parts meet, and facts that span
 them are checked. A run is a function of one config.
@@ -6,6 +6,7 @@ them are checked. A run is a function of one config.
 
 import dataclasses
 
+from eijax.conversations.config import DataConfig
 from eijax.errors import UsageError
 from eijax.learning.advantages import AdvantageConfig, algorithm_config
 from eijax.learning.losses import PolicyLossConfig
@@ -101,3 +102,48 @@ class RunConfig:
     named = algorithm_config(self.algorithm, alpha=self.advantages.alpha, sigma_min=self.advantages.sigma_min)
     if named != self.advantages:
       raise UsageError(f'advantages={self.advantages} are not those of algorithm={self.algorithm!r}, {named}; change one of them')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TalkConfig:
+  """thinking: the policy thinks before it speaks, and learns the thoughts that conversations hold."""
+
+  thinking: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftConfig:
+  """One supervised fine-tuning.
+
+  policy_source: as in RunConfig; without one, `scratch` says whether the policy starts from random weights and a
+    tokenizer of its own. num_epochs: passes over the conversations. max_steps: optimizer updates to stop after, 0 for
+    all. evaluate_every: updates between measurements of the held-out loss, 0 for only before and after. packing:
+    rows_per_minibatch counts rows of the longest length, shorter ones are more in number; num_minibatches follows
+    from the conversations. sampling, sampler, episodes: of the talks that the result will hold, as in RunConfig.
+  """
+
+  algorithm: str = 'sft'
+  preset: str
+  seed: int = 0
+  num_epochs: int = 1
+  max_steps: int = 0
+  checkpoint_every: int = 100
+  evaluate_every: int = 100
+  policy_source: str = ''
+  scratch: bool = False
+  mesh: str = ''
+  data: DataConfig
+  policy: PolicyConfig
+  sampling: SamplingConfig
+  sampler: SamplerShapes
+  episodes: TalkConfig = TalkConfig()
+  optimizer: OptimizerConfig
+  packing: PackingConfig
+  learner: LearnerConfig = LearnerConfig()
+
+  def __post_init__(self):
+    if self.num_epochs < 1 or self.checkpoint_every < 1:
+      raise UsageError(f'num_epochs={self.num_epochs} and checkpoint_every={self.checkpoint_every} must be at least 1')
+    for name in ('max_steps', 'evaluate_every', 'seed'):
+      if getattr(self, name) < 0:
+        raise UsageError(f'{name}={getattr(self, name)} must be at least 0')

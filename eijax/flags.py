@@ -1,12 +1,13 @@
-"""absl flags of `eijax.train`, and the one way from flags to a config.
+"""absl flags of `eijax.train`, and the one way from flags to a config. `eijax.sft` shares what is not of talks.
 
 Each flag names the config value that it overrides; a flag that is not given leaves
 the preset's value. Nothing else in the project reads flags.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
 import math
+import os
 from typing import Any
 
 from absl import flags
@@ -16,7 +17,7 @@ from eijax.config import RunConfig
 from eijax.errors import PreemptedError, UsageError
 from eijax.hf.architecture import is_hf_folder, read_architecture
 from eijax.learning.advantages import ALGORITHMS, algorithm_config
-from eijax.training import compilation
+from eijax.training import compilation, policy_source
 from eijax.training.machine import MachineConfig, parse_profile_steps
 
 # They count as flags of the command that calls `define`, whose --help shows them.
@@ -88,6 +89,9 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'param_dtype': ('policy.param_dtype', 'Type of the weights that the optimizer updates.'),
     'compute_dtype': ('policy.compute_dtype', 'Type that the layers multiply in: float32 or bfloat16.'),
     'remat': ('policy.remat', 'What the backward pass recomputes: none, full or dots.'),
+    'lora_rank': ('policy.lora.rank', 'Rank of a LoRA adapter, which is trained in place of the weights; 0 trains the weights.'),
+    'lora_alpha': ('policy.lora.alpha', 'Scale of the adapter, times its rank.'),
+    'lora_targets': ('policy.lora.targets', 'Comma-separated linear maps that the adapter stands beside.'),
     'warmup_exercises': ('warmup.num_exercises', 'Exercises of the supervised warm-up.'),
     'warmup_talks': ('warmup.num_talks', 'Scripted talks of the supervised warm-up.'),
     'warmup_passes': ('warmup.num_passes', 'Passes over the scripted talks.'),
@@ -132,43 +136,75 @@ def _shown(value: Any) -> str:
   return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-  """Define the flags. Call once, in the entry point; tests give holders of their own."""
+def define_policy(flag_values: flags.FlagValues, workdir: str) -> None:
+  """Define --preset, --policy, --tpu, --workdir and --resume.
 
-  def one(define_fn: Callable, name: str, default: Any, text: str) -> None:
-    define_fn(name, default, text, flag_values=flag_values)
+  Args:
+    workdir: how the default folder is called.
+  """
+  flags.DEFINE_string(
+      'preset', 'demo', f'Recipe that the other flags start from: {", ".join(presets.PRESETS)}. With the folder of a '
+      'Hugging Face model as --policy the default is the Qwen3 preset nearest in size, with that of a former run its '
+      "own.", flag_values=flag_values)
+  flags.DEFINE_string(
+      'policy', None, 'Policy to start from: a preset name, the folder of a Hugging Face model (Qwen3, Qwen2.5, Llama 3, '
+      "Gemma 3), or that of a former run. Default: the preset's own.", flag_values=flag_values)
+  flags.DEFINE_bool('tpu', False, 'Run on the TPU devices of this host or pod slice, and on nothing else.', flag_values=flag_values)
+  flags.DEFINE_string('workdir', None, f'Folder of the run. Default: {workdir}.', flag_values=flag_values)
+  flags.DEFINE_bool(
+      'resume', True, 'Go on where the workdir stopped; with --noresume a workdir with a run in it is refused.',
+      flag_values=flag_values)
 
-  one(flags.DEFINE_string, 'preset', 'demo',
-      f'Recipe that the other flags start from: {", ".join(presets.PRESETS)}. With the folder of a Hugging Face '
-      'model as --policy the default is the Qwen3 preset nearest in size.')
-  one(flags.DEFINE_string, 'policy', None,
-      'Policy to start from: a preset name, the folder of a Hugging Face model (Qwen3, Qwen2.5, Llama 3, Gemma 3), '
-      "or that of a former run. Default: the preset's own.")
-  one(flags.DEFINE_bool, 'tpu', False, 'Run on the TPU devices of this host or pod slice, and on nothing else.')
-  one(flags.DEFINE_string, 'workdir', None, 'Folder of the run. Default: runs/PRESET-ALGORITHM-seedSEED.')
-  one(flags.DEFINE_bool, 'resume', True,
-      'Go on where the workdir stopped; with --noresume a workdir with a run in it is refused.')
-  one(flags.DEFINE_float, 'grace_secs', MachineConfig().grace_secs,
-      'Seconds from SIGTERM (a spot machine that is taken back) to the end of the process, which saves first and exits with '
-      f'{PreemptedError.exit_code}: the same command then goes on.')
-  one(flags.DEFINE_string, 'compilation_cache', '',
-      f'Folder that keeps compiled programs for the next start; {compilation.OFF} for none. Default: JAX_COMPILATION_CACHE_DIR, '
-      'else eijax/compiled in the cache folder of the user (~/.cache), if it can be written.')
-  one(flags.DEFINE_string, 'profile_steps', None,
-      'FIRST:END, e.g. 3:5: profile the steps 3 and 4 (counted from 0) into WORKDIR/profile, for XProf or TensorBoard.')
-  one(flags.DEFINE_string, 'coordinator', None,
-      'HOST:PORT of process 0, where a run has several processes; the same for all. On a TPU pod slice --tpu finds it, and the next two, by itself.')
-  one(flags.DEFINE_integer, 'num_processes', None, 'Processes of the run.')
-  one(flags.DEFINE_integer, 'process_id', None, 'Which of them this is, from 0.')
-  one(flags.DEFINE_float, 'peer_timeout_secs', MachineConfig().peer_timeout_secs,
-      'Seconds of silence after which another process is taken for gone, and this one ends.')
-  one(flags.DEFINE_float, 'join_timeout_secs', MachineConfig().join_timeout_secs, 'Seconds to wait for all processes at the start.')
-  demo = presets.get('demo')
-  for name, (path, text) in OVERRIDES.items():
-    value = value_at(demo, path)
+
+def define_machine(flag_values: flags.FlagValues) -> None:
+  """Define the flags of `build_machine`."""
+  defaults = MachineConfig()
+  flags.DEFINE_float(
+      'grace_secs', defaults.grace_secs, 'Seconds from SIGTERM (a spot machine that is taken back) to the end of the process, which '
+      f'saves first and exits with {PreemptedError.exit_code}: the same command then goes on.', flag_values=flag_values)
+  flags.DEFINE_string(
+      'compilation_cache', '', f'Folder that keeps compiled programs for the next start; {compilation.OFF} for none. Default: '
+      'JAX_COMPILATION_CACHE_DIR, else eijax/compiled in the cache folder of the user (~/.cache), if it can be written.',
+      flag_values=flag_values)
+  flags.DEFINE_string(
+      'profile_steps', None, 'FIRST:END, e.g. 3:5: profile the steps 3 and 4 (counted from 0) into WORKDIR/profile, for XProf or '
+      'TensorBoard.', flag_values=flag_values)
+  flags.DEFINE_string(
+      'coordinator', None, 'HOST:PORT of process 0, where a run has several processes; the same for all. On a TPU pod slice --tpu '
+      'finds it, and the next two, by itself.', flag_values=flag_values)
+  flags.DEFINE_integer('num_processes', None, 'Processes of the run.', flag_values=flag_values)
+  flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', flag_values=flag_values)
+  flags.DEFINE_float(
+      'peer_timeout_secs', defaults.peer_timeout_secs, 'Seconds of silence after which another process is taken for gone, and this '
+      'one ends.', flag_values=flag_values)
+  flags.DEFINE_float(
+      'join_timeout_secs', defaults.join_timeout_secs, 'Seconds to wait for all processes at the start.', flag_values=flag_values)
+
+
+def define_overrides(table: Mapping[str, tuple[str, str]], example: Any, flag_values: flags.FlagValues) -> None:
+  """Define a flag for each config value of a table; its type is that of the value in `example`, the demo's config."""
+  for name, (path, text) in table.items():
+    value = value_at(example, path)
     # The first that fits: a bool is an int too.
     define_fn = next(fn for kind, fn in _KINDS if isinstance(value, kind))
-    one(define_fn, name, None, f'{text} Default: of the preset (demo: {_shown(value) or "none"}).')
+    define_fn(name, None, f'{text} Default: of the preset (demo: {_shown(value) or "none"}).', flag_values=flag_values)
+
+
+def given(table: Mapping[str, tuple[str, str]], config: Any, values: flags.FlagValues) -> dict[str, Any]:
+  """Dotted path -> value of those flags of a table that were given.
+
+  Raises:
+    UsageError: a number that is not finite, or a list of anything but integers.
+  """
+  named = {name: values[name].value for name in table if values[name].value is not None}
+  return {table[name][0]: _typed(name, value, value_at(config, table[name][0])) for name, value in named.items()}
+
+
+def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Define the flags. Call once, in the entry point; tests give holders of their own."""
+  define_policy(flag_values, 'runs/PRESET-ALGORITHM-seedSEED')
+  define_machine(flag_values)
+  define_overrides(OVERRIDES, presets.get('demo'), flag_values)
 
 
 def build_machine(values: flags.FlagValues) -> MachineConfig:
@@ -183,17 +219,42 @@ def build_machine(values: flags.FlagValues) -> MachineConfig:
                            'coordinator', 'num_processes', 'process_id', 'peer_timeout_secs', 'join_timeout_secs')})
 
 
-def _typed(name: str, given: Any, example: Any) -> Any:
-  if isinstance(given, float) and not math.isfinite(given):
-    raise UsageError(f'--{name}={given} must be a finite number, e.g. {_shown(example)}')
+def _typed(name: str, value: Any, example: Any) -> Any:
+  if isinstance(value, float) and not math.isfinite(value):
+    raise UsageError(f'--{name}={value} must be a finite number, e.g. {_shown(example)}')
   if not isinstance(example, tuple):
-    return given
-  if name == 'simulator_url':
-    return tuple(part.strip() for part in given if part.strip())
+    return value
+  if name == 'simulator_url' or example and isinstance(example[0], str):
+    return tuple(part.strip() for part in value if part.strip())
   try:
-    return tuple(int(part) for part in given)
+    return tuple(int(part) for part in value)
   except ValueError:
-    raise UsageError(f'--{name}={",".join(given)} must be comma-separated integers, e.g. {_shown(example)}') from None
+    raise UsageError(f'--{name}={",".join(value)} must be comma-separated integers, e.g. {_shown(example)}') from None
+
+
+def recipe_of(values: flags.FlagValues) -> RunConfig:
+  """The recipe that --preset and --policy name, with the shapes of that policy.
+
+  Raises:
+    UsageError: an unknown preset.
+    DataError: the folder's config.json is broken.
+  """
+  config = presets.get(values.preset)
+  if values.policy is None:
+    return config
+  if values.policy in presets.PRESETS:
+    other = presets.get(values.policy)
+    return dataclasses.replace(config, policy=other.policy, warmup=other.warmup)
+  named = values.preset if values['preset'].present else None
+  if is_hf_folder(values.policy):
+    policy = read_architecture(values.policy)
+    named = named or presets.nearest(policy)
+  elif policy_source.holds_policy(values.policy):
+    policy = policy_source.read_shapes(os.path.join(values.policy, 'policy'))
+    named = named or policy_source.preset_of(values.policy) or presets.nearest(policy)
+  else:
+    return dataclasses.replace(config, policy_source=values.policy)  # Refused where its content is looked at.
+  return dataclasses.replace(presets.with_policy(presets.get(named), policy), policy_source=values.policy)
 
 
 def build_config(values: flags.FlagValues) -> RunConfig:
@@ -202,24 +263,10 @@ def build_config(values: flags.FlagValues) -> RunConfig:
   Raises:
     UsageError: an unknown preset or algorithm, or a value that breaks a rule.
   """
-  config = presets.get(values.preset)
-  changes: dict[str, Any] = {}
-  if values.policy is not None and is_hf_folder(values.policy):
-    policy = read_architecture(values.policy)
-    recipe = config if values['preset'].present else presets.get(presets.nearest(policy))
-    config = dataclasses.replace(presets.with_policy(recipe, policy), policy_source=values.policy)
-  elif values.policy in presets.PRESETS:
-    # Before the other flags, which may change its shapes.
-    other = presets.get(values.policy)
-    config = dataclasses.replace(config, policy=other.policy, warmup=other.warmup)
-  elif values.policy is not None:
-    changes['policy_source'] = values.policy
-  given = {name: values[name].value for name in OVERRIDES if values[name].value is not None}
-  for name, value in given.items():
-    path = OVERRIDES[name][0]
-    changes[path] = _typed(name, value, value_at(config, path))
+  config = recipe_of(values)
+  changes = given(OVERRIDES, config, values)
   changes['advantages'] = algorithm_config(
-      changes.get('algorithm', config.algorithm),
+      changes.get('algorithm', config.algorithm), recipe=config.advantages,
       alpha=changes.pop('advantages.alpha', None), sigma_min=changes.pop('advantages.sigma_min', None))
   # The rows of the learner follow a longer context, which they have to hold.
   context = max(changes.get('sampler.spans') or (0,))

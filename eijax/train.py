@@ -5,15 +5,17 @@ One step: scenarios -> talks (sampler <-> simulator over HTTP) -> rewards -> adv
 talks before and after, and report.html, say what came of it.
 """
 
+from collections.abc import Mapping
 import contextlib
 import os
+from typing import Any
 
 from absl import flags
 import jax
 import numpy as np
 import tqdm
 
-from eijax import command, flags as flags_lib
+from eijax import command, flags as flags_lib, jsonl
 from eijax.checkpoints import layout
 from eijax.checkpoints.folder import CheckpointFolder
 from eijax.config import RunConfig
@@ -33,28 +35,12 @@ from eijax.settings import to_plain
 from eijax.simulator.opening import open_simulator
 from eijax.training import compilation, devices, experience as experience_lib, policy_source, together
 from eijax.training.machine import MachineConfig
+from eijax.training.measures import Stopwatch, TimedSampler, mean_of_updates
 from eijax.training.peers import Peers, joined
 from eijax.training.preemption import Preemption
 from eijax.training.profile import ProfileWindow
 from eijax.training.run_folder import RunFolder
 from eijax.training.scalars import ScalarLog
-from eijax.training.timing import Stopwatch, TimedSampler
-
-
-def mean_of_updates(updates: list[dict]) -> dict[str, float]:
-  """Metrics of a step's updates: means, but the largest of each maximum, and the number of tokens in all."""
-  updates = jax.device_get(updates)
-  result = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
-  for name in result:
-    if name.endswith('_max'):
-      result[name] = float(max(update[name] for update in updates))
-  result['num_tokens'] = float(sum(update['num_tokens'] for update in updates))
-  result['num_updates'] = len(updates)
-  wrong = [name for name, value in result.items() if not np.isfinite(value)]
-  if wrong:
-    raise EijaxError(f'{wrong[0]}={result[wrong[0]]} must be finite: the policy has diverged; the last checkpoint is from '
-                     'before, start anew with a lower --learning_rate or --max_grad_norm')
-  return result
 
 
 def train(
@@ -81,8 +67,7 @@ def train(
   # ---- What can be refused before any work -------------------------------------------------------
   if not config.policy_source and config.warmup is None:
     raise UsageError(f'preset={config.preset!r} starts from a trained policy and has none of its own; give --policy=FOLDER')
-  if machine.profile_steps is not None and machine.profile_steps[0] >= config.num_steps:
-    raise UsageError('profile_steps={}:{} must begin below num_steps={}'.format(*machine.profile_steps, config.num_steps))
+  machine.check_profile(config.num_steps)
   devices.check_fits(config, mesh)
   decoder, optimizer = Decoder(config.policy), optimizer_lib.make_optimizer(config.optimizer)
   abstract = step_lib.abstract_train_state(step_lib.params_init(decoder), optimizer, mesh)
@@ -128,13 +113,14 @@ def train(
 
     def save_now() -> int:
       peers.agree_to_leave(preemption)
-      if done not in checkpoints.steps():
+      if peers.exchange(done not in checkpoints.steps())[0]:
         checkpoints.save(done, state, {'step': done})
       peers.exchange('saved')
       return done
 
     stack.enter_context(preemption.leaving(save_now))
-    peers.say(f'policy: {config.policy.num_params:,} parameters')
+    trained = f', and {config.policy.num_adapter_params:,} of an adapter, which alone is trained' if config.policy.lora.rank else ''
+    peers.say(f'policy: {config.policy.num_params:,} parameters{trained}')
     if peers.is_first:
       run.rewind(start_step)
       scalars = stack.enter_context(ScalarLog(run.tensorboard, start_step))
@@ -160,10 +146,18 @@ def train(
     policy = TokenPolicy(chat_format, TimedSampler(sampler, watch, 'rollout_secs/sampling'))
 
     # ---- Held-out evaluation ---------------------------------------------------------------------
+    def add_scores(step: int, summary: Mapping[str, Any]) -> None:
+      if peers.is_first:
+        parts = {'score': summary['overall']} | summary['scenes']
+        scalars.add(step, {name: part['score'] for name, part in parts.items()}, 'held_out/')
+
     def evaluate_at(step: int) -> None:
-      if peers.exchange((run.eval_folder(step) / 'summary.json').exists())[0]:
-        return
+      path = run.eval_folder(step) / 'summary.json'
       with peers.together(preemption):
+        known = peers.exchange(jsonl.read_json(path) if path.exists() else None)[0]
+        if known is not None:
+          add_scores(step, known)  # The curve of a run that goes on begins anew at this step.
+          return
         sampler.set_params(hosts.copy_to_hosts(state.params, mesh, own_params))
       policy.start_phase()
       scores = []
@@ -189,8 +183,7 @@ def train(
       if part['score'] is None:
         kept = run.set_failed_eval_aside(step) if peers.is_first else run.eval_folder(step)
         raise EijaxError(f'all held-out talks at step {step} failed; see {kept}; mend the cause and start again to resume')
-      if peers.is_first:
-        scalars.add(step, {'score': part['score'], **{name: scene['score'] for name, scene in summary['scenes'].items()}}, 'held_out/')
+      add_scores(step, summary)
       peers.say(f'held-out score at step {step}: {part["score"]:+.1f} [{part["ci95"][0]:+.1f}, {part["ci95"][1]:+.1f}]')
 
     def is_evaluated(step: int) -> bool:

@@ -11,6 +11,7 @@ from eijax.hf.architecture import read_architecture
 from eijax.hf.files import WeightFiles
 from eijax.hf.load import load_params
 from eijax.learning import sharding, step
+from eijax.policy import lora
 from eijax.policy.decoder import Decoder
 from eijax.sampling.config import SamplerShapes, SamplingConfig
 from eijax.sampling.sampler import BatchSampler
@@ -32,10 +33,10 @@ def abstract_params(config, mesh):
 
 
 def load(folder, mesh_spec: str = '', num_devices: int = 1, **changes):
-  """(config, mesh, params) of a folder; `changes` are of the config, e.g. its dtypes."""
+  """(config, mesh, params) of a folder; `changes` are of the config, e.g. its dtypes. Without an adapter."""
   config = dataclasses.replace(read_architecture(folder), **changes)
   mesh = sharding.make_mesh(mesh_spec, devices=jax.devices()[:num_devices])
-  return config, mesh, load_params(WeightFiles(folder), config, abstract_params(config, mesh))
+  return config, mesh, load_params(WeightFiles(folder), config, lora.base_of(abstract_params(config, mesh)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

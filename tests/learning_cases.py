@@ -35,14 +35,14 @@ def batch(seed=0, num=24, rows=16, row_length=32):
 class Learner:
   """A state and an update step on one mesh."""
 
-  def __init__(self, spec='', num_devices=1, *, loss_fn=None, chunk_length=0, score_fn=None, config=None):
+  def __init__(self, spec='', num_devices=1, *, loss_fn=None, chunk_length=0, score_fn=None, config=None, policy=POLICY):
     self.mesh = sharding.make_mesh(spec, jax.devices()[:num_devices])
     self.optimizer = optimizer.make_optimizer(config or optimizer.OptimizerConfig())
-    self.init_fn = step.params_init(POLICY)
+    self.init_fn = step.params_init(policy)
     self.abstract = step.abstract_train_state(self.init_fn, self.optimizer, self.mesh)
     self.state = step.create_train_state(self.init_fn, self.optimizer, self.mesh, jax.random.key(0))
     self.update = step.make_update_step(
-        score_fn or scoring.make_score_fn(POLICY, temperature=0.7, chunk_length=chunk_length),
+        score_fn or scoring.make_score_fn(policy, temperature=0.7, chunk_length=chunk_length),
         loss_fn or losses.policy_loss_fn(losses.PolicyLossConfig()), self.optimizer, self.mesh,
         step.state_shardings(self.abstract))
 

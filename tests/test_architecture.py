@@ -21,25 +21,25 @@ LEVELS = (
     ('errors', 'jsonl', 'seeds', 'settings', 'command', 'http_server'),
     ('scenarios', 'chat', 'policy'),
     ('episodes', 'text', 'learning'),
-    ('rewards', 'simulator', 'sampling', 'checkpoints', 'hf'),
+    ('rewards', 'simulator', 'sampling', 'checkpoints', 'hf', 'conversations'),
     ('scripted', 'rollouts', 'evaluation'),
     ('report', 'warmup'),
     ('comparison', 'curation'),
     ('generation', 'datasets', 'leaderboard'),
     ('config', 'presets'),
     ('training', 'serving'),
-    ('flags', 'train', 'convert', 'compare', 'evaluate', 'serve'),
+    ('flags', 'train', 'convert', 'compare', 'evaluate', 'serve', 'sft'),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What a talk is made of runs without an accelerator, jax or a local policy.
 CONVERSATION = frozenset(
-    'scenarios chat text episodes rewards simulator scripted rollouts evaluation report comparison leaderboard curation generation datasets'.split()
+    'scenarios chat text episodes rewards simulator scripted rollouts evaluation report comparison leaderboard curation generation datasets conversations'.split()
 )
 CONVERSATION_MODULES = frozenset({'eijax.warmup.corpus', 'eijax.warmup.exercises'})
 # What learns sees arrays, never text.
 NUMERIC = frozenset('policy sampling learning checkpoints hf'.split())
 ENTRY_POINTS = frozenset({
-    'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.convert', 'eijax.compare', 'eijax.evaluate.flags', 'eijax.serve',
+    'eijax.command', 'eijax.train', 'eijax.flags', 'eijax.convert', 'eijax.compare', 'eijax.evaluate.flags', 'eijax.serve', 'eijax.sft.flags',
 }) | {
     module for module, _ in SUBCOMMANDS.values()
 }

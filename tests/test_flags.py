@@ -37,7 +37,7 @@ OTHER_VALUES = {
     'simulator_url': 'http://127.0.0.1:8000/v1, http://127.0.0.1:8001/v1', 'simulator_model': 'another',
     'spans': '256,640', 'chunks': '32,128', 'row_lengths': '896,1024', 'warmup_row_lengths': '1000',
     'param_dtype': 'bfloat16', 'compute_dtype': 'bfloat16', 'remat': 'full',
-    'simulator_thinking': 'off', 'simulator_extra_body': '{"top_p": 0.9}',
+    'lora_targets': 'q_proj,v_proj', 'simulator_thinking': 'off', 'simulator_extra_body': '{"top_p": 0.9}',
 }
 
 
@@ -115,6 +115,9 @@ def test_algorithms(algorithm):
   assert advantages.centred == (algorithm != 'ctc_grpo_uncentred')
   assert advantages.sigma_min == (0 if algorithm == 'ctc_grpo_no_sigma_min' else 0.1)
   assert advantages.group_by == ('scene' if algorithm == 'ctc_grpo_scene_groups' else 'scenario')
+  demo = presets.demo().advantages
+  assert build(f'--algorithm={algorithm}').advantages.alpha == (0 if algorithm == 'grpo' else demo.alpha)
+  assert build('--preset=qwen3_8b').advantages.alpha == 15 != demo.alpha
 
 
 @pytest.mark.parametrize('arguments, words', [
@@ -130,6 +133,11 @@ def test_algorithms(algorithm):
     (['--remat=some'], ["remat='some'", 'none, full, dots']),
     (['--compute_dtype=float16'], ['float32, bfloat16']),
     (['--parse_penalty=3'], ['parse_penalty=3.0', '0..2']),
+    (['--lora_rank=-1'], ['lora_rank=-1', 'at least 0']),
+    (['--lora_alpha=0'], ['lora_alpha=0.0', 'above 0']),
+    (['--lora_targets=q_proj,qkv'], ["'qkv' is unknown", 'q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj']),
+    (['--lora_targets=q_proj,q_proj'], ['lora_targets=q_proj,q_proj', 'once']),
+    (['--lora_targets='], ['lora_targets=', 'at least one']),
     (['--rope_theta=-1'], ['rope_theta=-1.0', 'above 0']),
     (['--preset=qwen3_8b', '--warmup_talks=3'], ['warmup.num_talks', 'no warmup']),
 ])
@@ -150,7 +158,7 @@ def test_numbers_are_finite(text):
 
 
 def test_a_name_cannot_contradict_its_values():
-  with pytest.raises(UsageError, match='alpha=15.0 contradicts'):
+  with pytest.raises(UsageError, match='alpha=60.0 contradicts'):
     dataclasses.replace(presets.demo(), algorithm='grpo')
   with pytest.raises(UsageError, match='advantages=.* are not those of algorithm'):
     dataclasses.replace(presets.demo(), algorithm='ctc_grpo_uncentred')

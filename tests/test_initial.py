@@ -92,3 +92,19 @@ def test_lead_in_asks_for_the_line_of_a_list_and_not_for_what_was_led_in_before(
       for lead_in in (None, (dash, space, newline))
   }
   assert chosen == {None: said, (dash, space, newline): list_line}
+
+
+def test_what_was_led_in_before_is_not_asked_for_again():
+  dash, space, newline = lead_in = 10, 11, 12
+  firsts = np.arange(100, 112)
+  rng = np.random.default_rng(0)
+  context = [token for first in firsts for token in (newline, dash, first, *rng.integers(300, 2000, 8))]
+  said = [int(first) for first in rng.choice(firsts, 4, replace=False)]
+  context += [token for first in said for token in (*rng.integers(300, 2000, 6), space, dash, first, *rng.integers(300, 2000, 5))]
+  params = random_params(DEMO)
+  circuit = with_induction_circuit(params, DEMO, jax.random.key(1), lead_in)
+  logits = np.asarray(logits_of(DEMO, circuit, np.array([[*context, space, dash]], np.int32)))[0, -1]
+  left = np.setdiff1d(firsts, said)
+  assert logits[left].min() > logits[said].max()
+  # Phrases are copied as well as without a lead-in.
+  assert copied_share(DEMO, circuit) > CASES['demo'][1]

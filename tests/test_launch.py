@@ -17,7 +17,7 @@ from eijax.training import compilation, devices
 from eijax.training.machine import MachineConfig
 from eijax.training.profile import ProfileWindow
 from eijax.training.scalars import ScalarLog
-from eijax.training.timing import Stopwatch, TimedSampler
+from eijax.training.measures import Stopwatch, TimedSampler
 
 
 @pytest.fixture

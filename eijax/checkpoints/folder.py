@@ -1,6 +1,7 @@
 """Save and restore a run: device arrays by orbax, host state as JSON, committed together.
 
-See layout.py for the files. Orbax's own CheckpointManager is not used: it deletes
+See layout.py for the files. Frozen parameters of a policy with an adapter are written once and
+serve every step; a folder of such steps is used like any other. Orbax's own CheckpointManager is not used: it deletes
 old steps before a new one could be checked, and sweeps interrupted ones in a
 background thread that outlives a short command.
 """
@@ -16,6 +17,7 @@ import orbax.checkpoint as ocp
 
 from eijax.checkpoints import layout
 from eijax.errors import CheckpointError
+from eijax.policy import lora
 
 
 class _NoChatter(logging.Filter):
@@ -46,7 +48,7 @@ class CheckpointFolder:
     self._folder = epath.Path(folder)
     self._keep = keep
     self._blocking = blocking
-    self._pending = None  # (step, arrays) written but not committed.
+    self._pending = None  # (step, host state, arrays, whether there is a base) written but not committed.
     logging.getLogger('absl').addFilter(_NO_CHATTER)
     try:
       if jax.process_index() == 0:
@@ -84,15 +86,23 @@ class CheckpointFolder:
     path = layout.step_path(self._folder, step)
     if step in self.steps():
       raise CheckpointError(f'checkpoint {path} exists already; resume from it, or use another workdir')
-    items = _items(state)
+    items, base = _items(state)
+    base_folder = self._folder / layout.BASE
+    base_items = {layout.PARAMS: base} if base and not layout.complete_steps(base_folder) else {}
     text = json.dumps(host_state, allow_nan=False)  # Refuses what JSON cannot hold before anything is written.
     if jax.process_index() == 0:
-      layout.check_space(self._folder, _num_bytes(items))
+      layout.check_space(self._folder, _num_bytes(items) + _num_bytes(base_items))
     try:
-      self._writer.save(path, ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}), force=True)
+      if base_items:
+        base_path = layout.step_path(base_folder, 0)
+        self._write(base_path, base_items)
+        self._writer.wait_until_finished()
+        if jax.process_index() == 0:
+          layout.commit(base_path, _describe(base_items))
+      self._write(path, items)
     except Exception as e:  # pylint: disable=broad-exception-caught
       raise self._failed(path, e) from e
-    self._pending = step, text, _describe(items)
+    self._pending = step, text, _describe(items), bool(base)
     if self._blocking:
       self.wait()
 
@@ -100,13 +110,13 @@ class CheckpointFolder:
     """Commit the step that is being written, if any; then drop the oldest ones."""
     if self._pending is None:
       return
-    (step, text, arrays), self._pending = self._pending, None
+    (step, text, arrays, has_base), self._pending = self._pending, None
     path = layout.step_path(self._folder, step)
     try:
       self._writer.wait_until_finished()
       if jax.process_index() == 0:
         (path / layout.HOST_STATE).write_text(text)
-        layout.commit(path, arrays)
+        layout.commit(path, arrays, layout.base_checksum(self._folder) if has_base else None)
         for old in self.steps()[:-self._keep]:
           layout.remove_step(self._folder, old)
     except Exception as e:  # pylint: disable=broad-exception-caught
@@ -126,8 +136,7 @@ class CheckpointFolder:
     self.wait()
     step = layout.pick_step(self._folder, step)
     layout.verify(self._folder, step)
-    items = _restore(self._folder, step, _items(abstract))
-    leaves = {name: x for arrays in items.values() for name, x in arrays.items()}
+    leaves = _restore(self._folder, step, *_items(abstract))
     names, treedef = _names(abstract)
     state = jax.tree.unflatten(treedef, [leaves[name] for name in names])
     return step, state, layout.read_host_state(self._folder, step)
@@ -138,6 +147,9 @@ class CheckpointFolder:
       self.wait()
     finally:
       self._writer.close()
+
+  def _write(self, path: epath.Path, items: Mapping[str, Mapping[str, jax.Array]]) -> None:
+    self._writer.save(path, ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}), force=True)
 
   def _failed(self, path: epath.Path, error: Exception) -> CheckpointError:
     kept = self.steps()
@@ -160,8 +172,7 @@ def restore_params(folder: epath.PathLike, abstract_params: Any, step: int | Non
   step = layout.pick_step(folder, step)
   layout.verify(folder, step, items=(layout.PARAMS,))
   names, treedef = _names({'params': abstract_params})
-  wanted = dict(zip(names, jax.tree.leaves(abstract_params)))
-  found = _restore(folder, step, {layout.PARAMS: wanted})[layout.PARAMS]
+  found = _restore(folder, step, *_items({'params': abstract_params}))
   return jax.tree.unflatten(treedef, [found[name] for name in names])['params']
 
 
@@ -192,18 +203,21 @@ class ParamsReader:
 
   def __init__(self, folder: epath.PathLike, step: int | None = None):
     logging.getLogger('absl').addFilter(_NO_CHATTER)
-    self._folder, self._step = folder, layout.pick_step(folder, step)
+    self._step = layout.pick_step(folder, step)
     layout.verify(folder, self._step, items=(layout.PARAMS,))
-    arrays = layout.read_manifest(folder, self._step)['arrays']
-    self._arrays = {name.removeprefix('params.'): value for name, value in arrays.items() if name.startswith('params.')}
-    self.shapes = {name: tuple(shape) for name, (shape, _) in self._arrays.items()}
+    manifest = layout.read_manifest(folder, self._step)
+    places = [(folder, self._step)] + ([(epath.Path(folder) / layout.BASE, 0)] if 'base' in manifest else [])
+    self._arrays = {
+        name.removeprefix('params.'): (place, *value) for place in places
+        for name, value in layout.read_manifest(*place)['arrays'].items() if name.startswith('params.')}
+    self.shapes = {name: tuple(shape) for name, (_, shape, _) in self._arrays.items()}
 
   def read(self, name: str, sharding: jax.sharding.Sharding) -> jax.Array:
     """One parameter, placed as told."""
-    shape, dtype = self._arrays[name]
+    place, shape, dtype = self._arrays[name]
     item = {f'params.{name}': jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)}
     args = ocp.args.PyTreeRestore(item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True)
-    return _read(self._folder, self._step, {layout.PARAMS: args})[layout.PARAMS][f'params.{name}']
+    return _read(*place, {layout.PARAMS: args})[layout.PARAMS][f'params.{name}']
 
 
 def _names(tree: Any) -> tuple[list[str], Any]:
@@ -212,12 +226,17 @@ def _names(tree: Any) -> tuple[list[str], Any]:
   return [jax.tree_util.keystr(path, simple=True, separator='.') for path, _ in paths], treedef
 
 
-def _items(state: Any) -> dict[str, dict[str, Any]]:
-  """The state as flat dicts, so that a file's form does not hang on the optimizer's Python classes."""
+def _items(state: Any) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+  """What a step writes, and the frozen parameters, which it shares with others (none: empty).
+
+  Flat dicts, so that a file's form does not hang on the optimizer's Python classes.
+  """
   leaves = dict(zip(_names(state)[0], jax.tree.leaves(state)))
   params = {name: x for name, x in leaves.items() if name.startswith('params.')}
   others = {name: x for name, x in leaves.items() if name not in params}
-  return {layout.PARAMS: params} | ({layout.OPTIMIZER: others} if others else {})
+  adapter = {name: x for name, x in params.items() if lora.is_adapter_leaf(name)}
+  base = {name: x for name, x in params.items() if name not in adapter} if adapter else {}
+  return {layout.PARAMS: adapter or params} | ({layout.OPTIMIZER: others} if others else {}), base
 
 
 def _num_bytes(items: Mapping[str, Mapping[str, jax.Array]]) -> int:
@@ -230,17 +249,26 @@ def _describe(items: Mapping[str, Mapping[str, Any]]) -> dict[str, list]:
   return {name: [list(x.shape), x.dtype.name] for arrays in items.values() for name, x in arrays.items()}
 
 
-def _restore(folder: epath.PathLike, step: int, items: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-  """Read flat items of a verified step, after comparing names, shapes and dtypes."""
+def _restore(folder: epath.PathLike, step: int, items: dict[str, dict[str, Any]], base: dict[str, Any]) -> dict[str, Any]:
+  """Name -> array of a verified step and of its frozen parameters, after comparing names, shapes and dtypes.
+
+  Frozen parameters are rounded to the dtype that is asked for: how they are kept is no part of the policy.
+  """
   path = layout.step_path(folder, step)
-  saved, wanted = layout.read_manifest(folder, step)['arrays'], _describe(items)
-  scope = {name: v for name, v in saved.items() if layout.OPTIMIZER in items or name.startswith('params.')}
+  manifest, wanted = layout.read_manifest(folder, step), _describe(items | ({'base': base} if base else {}))
+  scope = {name: v for name, v in manifest['arrays'].items() if layout.OPTIMIZER in items or name.startswith('params.')}
+  if 'base' in manifest:
+    frozen = layout.read_manifest(epath.Path(folder) / layout.BASE, 0)['arrays']
+    scope |= {name: [shape, wanted.get(name, (None, dtype))[1]] for name, (shape, dtype) in frozen.items()}
   for name in sorted(scope.keys() | wanted.keys()):
     if scope.get(name) != wanted.get(name):
       show = lambda v: 'no such array' if v is None else f'{v[1]}{v[0]}'
       raise CheckpointError(f'checkpoint {path} is of another policy or optimizer: {name} is {show(scope.get(name))} '
                             f'there but {show(wanted.get(name))} here; use the settings it was saved with')
-  return _read(folder, step, {k: ocp.args.StandardRestore(v) for k, v in items.items()})
+  parts = [(folder, step, items)] + ([(epath.Path(folder) / layout.BASE, 0, {layout.PARAMS: base})] if base else [])
+  return {name: x for place, number, part in parts
+          for arrays in _read(place, number, {k: ocp.args.StandardRestore(v) for k, v in part.items()}).values()
+          for name, x in arrays.items()}
 
 
 def _read(folder: epath.PathLike, step: int, args: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@
     FOLDER/000020/optimizer/...      moments and counters, written by orbax
     FOLDER/000020/host_state.json    everything a run needs beside device arrays
     FOLDER/000020/manifest.json      shapes, file sizes and checksums; written last
+    FOLDER/base/000000/...           of a policy with an adapter: frozen parameters, once for all steps
 
 The manifest is the commit: a step without one was interrupted, counts for nothing
 and is swept away. Orbax alone notices neither a flipped bit in array data nor a
@@ -26,6 +27,7 @@ MANIFEST = 'manifest.json'
 HOST_STATE = 'host_state.json'
 PARAMS = 'params'
 OPTIMIZER = 'optimizer'
+BASE = 'base'
 # Reading back everything that was just written is free for small states; beyond this, sizes must do.
 CHECKSUM_LIMIT_BYTES = 8 * 2**30
 _BLOCK_BYTES = 2**22
@@ -56,6 +58,10 @@ def sweep(folder: epath.PathLike) -> None:
     name = path.name.partition('.orbax-checkpoint-tmp')[0]
     if path.is_dir() and name.isdecimal() and not (path / MANIFEST).exists():
       path.rmtree()
+  base = epath.Path(folder) / BASE
+  if base.is_dir():
+    # Without a step, it is of a run that began and has left nothing else.
+    sweep(base) if complete_steps(folder) else base.rmtree()
 
 
 def remove_step(folder: epath.PathLike, step: int) -> None:
@@ -72,17 +78,23 @@ def write_json(path: epath.Path, value: Any) -> None:
   partial.replace(path)
 
 
-def commit(path: epath.Path, arrays: Mapping[str, Any]) -> None:
+def commit(path: epath.Path, arrays: Mapping[str, Any], base: int | None = None) -> None:
   """Write the manifest of a finished step.
 
   Args:
     path: of the step.
     arrays: name -> [shape, dtype name], as `restore` will ask for them.
+    base: `base_checksum` of the frozen parameters that the step goes with; None if it has them all itself.
   """
   files = _files(path)
   checksums = sum(p.stat().length for p in files.values()) <= CHECKSUM_LIMIT_BYTES
   entries = {name: [p.stat().length, _crc32(p) if checksums else None] for name, p in files.items()}
-  write_json(path / MANIFEST, {'arrays': dict(arrays), 'files': entries})
+  write_json(path / MANIFEST, {'arrays': dict(arrays), 'files': entries} | ({} if base is None else {'base': base}))
+
+
+def base_checksum(folder: epath.PathLike) -> int:
+  """Tells the frozen parameters of a folder from others: the checksum of their manifest."""
+  return _crc32(step_path(epath.Path(folder) / BASE, 0) / MANIFEST)
 
 
 def read_manifest(folder: epath.PathLike, step: int) -> dict[str, Any]:
@@ -98,13 +110,17 @@ def read_manifest(folder: epath.PathLike, step: int) -> dict[str, Any]:
 
 
 def verify(folder: epath.PathLike, step: int, *, items: tuple[str, ...] = (PARAMS, OPTIMIZER, HOST_STATE)) -> None:
-  """Check the files of a committed step against its manifest.
+  """Check the files of a committed step against its manifest, with the frozen parameters that it goes with.
 
   Raises:
     CheckpointError: one is missing, or differs in size or checksum; names it.
   """
-  path = step_path(folder, step)
-  for name, (size, crc32) in read_manifest(folder, step)['files'].items():
+  path, manifest = step_path(folder, step), read_manifest(folder, step)
+  if PARAMS in items and 'base' in manifest:
+    verify(epath.Path(folder) / BASE, 0, items=(PARAMS,))
+    if base_checksum(folder) != manifest['base']:
+      raise _damaged(folder, step, f'{epath.Path(folder) / BASE} holds the frozen parameters of another run')
+  for name, (size, crc32) in manifest['files'].items():
     if name.partition('/')[0] not in items:
       continue
     file = path / name

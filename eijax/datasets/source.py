@@ -15,7 +15,7 @@ from eijax.scenarios.load import parse_record
 from eijax.scenarios.record import SPLITS, Scenario
 
 SHIPPED = 'eibench'
-_PREPARED = 'dataset_info.json'
+PREPARED = 'dataset_info.json'
 
 
 def load_tfds(
@@ -38,7 +38,7 @@ def load_tfds(
   """
   if split not in SPLITS:
     raise UsageError(f'split={split!r} must be one of {", ".join(SPLITS)}; name one of them')
-  builder = _builder(_tfds(), name_or_folder, data_dir)
+  builder = _builder(tfds_library(), name_or_folder, data_dir)
   if split not in builder.info.splits:
     raise UsageError(f'split={split!r} must be one of {", ".join(builder.info.splits)} in {name_or_folder}; name one')
   if 'record' not in (builder.info.features or {}):
@@ -63,7 +63,7 @@ def load_tfds(
   return tuple(scenarios)
 
 
-def _tfds() -> ModuleType:
+def tfds_library() -> ModuleType:
   """tensorflow_datasets, which not every user needs."""
   try:
     # tensorflow-datasets asks for these two only while it writes.
@@ -80,7 +80,7 @@ def _tfds() -> ModuleType:
 def _builder(tfds: ModuleType, name_or_folder: str | os.PathLike, data_dir: str | os.PathLike | None):
   """A tfds builder whose data stands on the disk."""
   folder = pathlib.Path(name_or_folder)
-  if (folder / _PREPARED).is_file():
+  if (folder / PREPARED).is_file():
     return tfds.builder_from_directory(folder)
   if str(name_or_folder) == SHIPPED or any((folder / split).is_dir() for split in SPLITS):
     from eijax.datasets.eibench import Eibench  # pylint: disable=import-outside-toplevel
@@ -95,14 +95,23 @@ def _builder(tfds: ModuleType, name_or_folder: str | os.PathLike, data_dir: str 
     return builder
   if folder.is_dir():
     raise UsageError(
-      f'{folder}: must hold {" or ".join(SPLITS)} folders of scenarios, or {_PREPARED}, and holds neither; '
+      f'{folder}: must hold {" or ".join(SPLITS)} folders of scenarios, or {PREPARED}, and holds neither; '
       'name another folder'
     )
+  return prepared_builder(tfds, str(name_or_folder), data_dir)
+
+
+def prepared_builder(tfds: ModuleType, name: str, data_dir: str | os.PathLike | None):
+  """The builder of a data set by its name.
+
+  Raises:
+    UsageError: there is none.
+  """
   try:
-    return tfds.builder(str(name_or_folder), data_dir=data_dir)
+    return tfds.builder(name, data_dir=data_dir)
   except (ValueError, AttributeError) as error:  # DatasetNotFoundError is a ValueError.
     first = str(error).strip().partition('\n')[0]
     raise UsageError(
-      f'{str(name_or_folder)!r} is neither a folder nor a data set that is prepared in '
-      f'{data_dir or "the default data_dir"} ({first}); use {SHIPPED!r}, a folder or another data_dir'
+      f'{name!r} is neither a folder nor a data set that is prepared in '
+      f'{data_dir or "the default data_dir"} ({first}); prepare it, or name a folder or another data_dir'
     ) from None

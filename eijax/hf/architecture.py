@@ -15,7 +15,7 @@ from typing import Any
 
 from eijax import jsonl
 from eijax.errors import DataError, UsageError
-from eijax.policy.config import PolicyConfig
+from eijax.policy.config import LoraConfig, PolicyConfig
 
 CONFIG = 'config.json'
 # Source of the defaults: the configuration page of each model in https://huggingface.co/docs/transformers.
@@ -222,12 +222,13 @@ def _rope_values(config: PolicyConfig) -> dict[str, Any] | None:
 
 
 def config_values(config: PolicyConfig) -> dict[str, Any]:
-  """A config.json for a policy, in the style that every release of transformers reads.
+  """A config.json for a policy, in the style that every release of transformers reads. An adapter is no part of it.
 
   Raises:
     UsageError: no model type has this architecture.
   """
-  plain = dataclasses.replace(config, param_dtype='float32', compute_dtype='float32', remat='none', scan_unroll=1)
+  plain = dataclasses.replace(config, param_dtype='float32', compute_dtype='float32', remat='none', scan_unroll=1,
+                              lora=LoraConfig())
   shared = dict(
       vocab_size=config.vocab_size, hidden_size=config.hidden_dim, intermediate_size=config.mlp_dim,
       num_hidden_layers=config.num_layers, num_attention_heads=config.num_heads, num_key_value_heads=config.num_kv_heads,

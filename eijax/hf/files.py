@@ -37,6 +37,11 @@ class Tensor:
     return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
 
 
+def text_name(name: str) -> str:
+  """The name that a tensor of the text model has where no vision tower lies beside."""
+  return next((new + name.removeprefix(old) for old, new in _OUTER if name.startswith(old)), name)
+
+
 class WeightFiles:
   """The tensors of a folder by name; headers, lengths and index are checked, no weight is read.
 
@@ -55,7 +60,7 @@ class WeightFiles:
       self._add(self.folder / name, index)
     lost = sorted(set(index or ()) - self._seen)
     if lost:
-      raise DataError(f'{self.folder / INDEX}: names {_some(lost)}, which its files lack; download the folder again')
+      raise DataError(f'{self.folder / INDEX}: names {first_names(lost)}, which its files lack; download the folder again')
 
   def _index(self) -> dict[str, str] | None:
     path = self.folder / INDEX
@@ -73,7 +78,7 @@ class WeightFiles:
       raise DataError(f'{path}: weight_map must map names of tensors to files of this folder; download the file again')
     absent = sorted({name for name in table.values() if not (self.folder / name).exists()})
     if absent:
-      raise DataError(f'{path}: names {_some(absent)}, missing in the folder; download what is missing')
+      raise DataError(f'{path}: names {first_names(absent)}, missing in the folder; download what is missing')
     return table
 
   def _add(self, path: pathlib.Path, index: Mapping[str, str] | None) -> None:
@@ -94,8 +99,7 @@ class WeightFiles:
     if tensor.name.startswith(_NOT_TEXT):
       self.left_out.append(tensor.name)
     elif not tensor.name.endswith(_CONSTANT):
-      name = next((new + tensor.name.removeprefix(old) for old, new in _OUTER if tensor.name.startswith(old)), tensor.name)
-      self.tensors[name] = tensor
+      self.tensors[text_name(tensor.name)] = tensor
 
   def check(self, expected: Mapping[str, Sequence[int]], *, tied: bool) -> None:
     """Compare with the tensors that a policy needs.
@@ -117,7 +121,7 @@ class WeightFiles:
         f'of a type other than {", ".join(DTYPES)}': [
             f'{name} {found[name].dtype}' for name in shared if found[name].dtype not in DTYPES],
     }
-    told = '; '.join(f'{len(names)} {what}: {_some(names)}' for what, names in problems.items() if names)
+    told = '; '.join(f'{len(names)} {what}: {first_names(names)}' for what, names in problems.items() if names)
     if told:
       raise DataError(f'{self.folder}: the weights do not fit config.json: {told}; use the files that belong together')
 
@@ -151,6 +155,7 @@ def check_readable(path: pathlib.Path) -> None:
     raise DataError(f'{path}: is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`')
 
 
-def _some(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+  """The first few, and how many more there are, for a message."""
   more = len(names) - _MAX_NAMED
   return ', '.join(names[:_MAX_NAMED]) + (f' and {more} more' if more > 0 else '')

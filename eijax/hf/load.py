@@ -35,7 +35,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 def check_weights(files: WeightFiles, config: PolicyConfig, abstract: Any) -> None:
   """Refuse a folder whose tensors are not those of the policy, without reading any; see WeightFiles.check."""
   shapes = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
-  files.check(expected_tensors(config, shapes), tied=config.tie_embeddings)
+  files.check(expected_tensors(places(config), shapes), tied=config.tie_embeddings)
 
 
 def load_params(

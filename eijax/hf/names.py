@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 
+from eijax.policy import lora
 from eijax.policy.config import PolicyConfig
 
 LAYERS = 'layers.'  # Leaves below it hold all layers, stacked along axis 0.
@@ -60,10 +61,27 @@ def places(config: PolicyConfig) -> dict[str, Place]:
   return found
 
 
-def expected_tensors(config: PolicyConfig, leaf_shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-  """Name -> shape of every tensor that a folder of this policy holds, one leaf after the other."""
+def adapter_places(config: PolicyConfig) -> dict[str, Place]:
+  """Dotted leaf name of the adapter -> its place in a folder of peft: A [rank, in], B [out, rank]."""
+  table, found = places(config), {}
+  for module in config.lora.modules:
+    kernel = table[f'layers.{module}.{lora.KERNEL}']
+    outer, inner = kernel.groups  # Axes of the kernel: the inner ones come first.
+    stem = kernel.name.removesuffix('.weight')
+    found[f'layers.{module}.{lora.A}'] = Place(f'{stem}.lora_A.weight', ((len(inner),), inner))
+    found[f'layers.{module}.{lora.B}'] = Place(f'{stem}.lora_B.weight', (tuple(1 + axis - len(inner) for axis in outer), (0,)))
+  return found
+
+
+def expected_tensors(table: Mapping[str, Place], leaf_shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+  """Name -> shape of every tensor that a folder holds, one leaf after the other.
+
+  Args:
+    table: see `places`, `adapter_places`.
+    leaf_shapes: dotted leaf name -> shape, of these leaves at least.
+  """
   found = {}
-  for leaf, place in places(config).items():
+  for leaf, place in table.items():
     shape = leaf_shapes[leaf]
     if leaf.startswith(LAYERS):
       found.update({place.name.format(layer=i): place.shape(shape[1:]) for i in range(shape[0])})

@@ -50,9 +50,13 @@ ALGORITHMS = {
 }
 
 
-def algorithm_config(name: str, *, alpha: float | None = None, sigma_min: float | None = None) -> AdvantageConfig:
+def algorithm_config(
+    name: str, *, alpha: float | None = None, sigma_min: float | None = None, recipe: AdvantageConfig | None = None,
+) -> AdvantageConfig:
   """The estimator called `name`, with the user's own alpha and sigma_min where given.
 
+  Args:
+    recipe: where alpha and sigma_min come from if neither the user nor the name fixes them.
   Raises:
     UsageError: unknown name, or a value that contradicts what the name fixes.
   """
@@ -64,7 +68,8 @@ def algorithm_config(name: str, *, alpha: float | None = None, sigma_min: float 
     if key in fixed and value != fixed[key]:
       raise UsageError(f'{key}={value} contradicts algorithm={name!r}, which means {key}={fixed[key]}; '
                        f'leave {key} out or use algorithm=ctc_grpo')
-  return AdvantageConfig(**{**given, **fixed})
+  recipe = recipe or AdvantageConfig()
+  return AdvantageConfig(**{'alpha': recipe.alpha, 'sigma_min': recipe.sigma_min, **given, **fixed})
 
 
 def trace_advantages(rewards: np.ndarray, group_ids: np.ndarray, *, sigma_min: float = 0.1) -> np.ndarray:

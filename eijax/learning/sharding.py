@@ -32,6 +32,7 @@ LOGICAL_AXES: Mapping[str, str | tuple[str, ...] | None] = {
     'head_dim': None,
     'mlp': 'tensor',
     'vocab': 'tensor',
+    'rank': None,
 }
 
 # Split where the mesh divides them, else whole on every device of that mesh axis. Published policies have

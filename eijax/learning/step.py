@@ -3,7 +3,8 @@
 One update: a mini-batch [M, B, T] of packed rows -> M micro-batches, each scored,
 its loss summed and differentiated -> gradient sums, added in float32 -> divided by
 the number of scored tokens -> AdamW. The step knows no algorithm: what is learned
-is in the batch's advantages (or demonstrations) and in `loss_fn`.
+is in the batch's advantages (or demonstrations) and in `loss_fn`. Of a policy with an adapter,
+the adapter alone has gradients and moments (`policy/lora.py`).
 
 Axes: M micro-batches, B rows of one, T positions.
 """
@@ -24,6 +25,7 @@ from eijax.errors import UsageError
 from eijax.learning import losses, sharding
 from eijax.learning.packing import PackedBatch
 from eijax.learning.scoring import ScoreFn
+from eijax.policy import lora
 
 InitFn = Callable[[jax.Array], Any]  # key -> parameters, boxed with logical axis names.
 UpdateStep = Callable[[Any, PackedBatch, Any], tuple[Any, dict[str, jax.Array]]]
@@ -33,8 +35,8 @@ class TrainState(struct.PyTreeNode):
   """All device state of a run."""
 
   step: jax.Array  # int32[], optimizer updates so far.
-  params: Any
-  opt_state: Any
+  params: Any  # Whole, what is frozen included.
+  opt_state: Any  # Of what is trained.
 
 
 def params_init(policy: nn.Module) -> InitFn:
@@ -50,19 +52,19 @@ def params_init(policy: nn.Module) -> InitFn:
 def _boxed_state(init_fn: InitFn, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
   # The optimizer maps over boxes as over any node of a tree, so its moments carry the parameters' names.
   params = init_fn(key)
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(lora.split(params)[0]))
 
 
 def abstract_train_state(init_fn: InitFn, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
   """The state as jax.ShapeDtypeStructs with their NamedShardings; nothing is computed.
 
   Raises:
-    UsageError: a parameter that the mesh does not divide, or that is not float32.
+    UsageError: a parameter that the mesh does not divide, or one that is trained and not float32.
   """
   boxed = jax.eval_shape(functools.partial(_boxed_state, init_fn, optimizer), jax.random.key(0))
   shardings = sharding.tree_shardings(boxed, mesh)
   shapes = meta.unbox(boxed)
-  dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(shapes.params)}
+  dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(lora.split(shapes.params)[0])}
   if dtypes != {'float32'}:
     raise UsageError(f'param_dtype={"/".join(sorted(dtypes))} cannot be trained: updates of 1e-6 vanish in its '
                      'rounding; use param_dtype=float32 (compute_dtype may be bfloat16)')
@@ -92,9 +94,26 @@ def train_state_of(params: Any, optimizer: optax.GradientTransformation, abstrac
     abstract: see `abstract_train_state`.
   """
   shardings = state_shardings(abstract)
-  opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+  opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(lora.split(params)[0])
   step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
   return TrainState(step=step, params=params, opt_state=opt_state)
+
+
+def with_fresh_adapter(base: Any, init_fn: InitFn, abstract_params: Any, key: jax.Array) -> Any:
+  """Frozen params and a new adapter beside them, in one tree; `base` alone, if the policy has no adapter.
+
+  Args:
+    base: placed, and of the dtypes, as in `abstract_params`.
+    init_fn: see `params_init`.
+    abstract_params: of the whole tree, as jax.ShapeDtypeStructs with shardings.
+    key: of the adapter.
+  """
+  adapter, frozen = lora.split(abstract_params)
+  if not frozen:
+    return base
+  # What the initialiser makes of the base is never computed: nothing depends on it.
+  build = jax.jit(lambda key: lora.split(meta.unbox(init_fn(key)))[0], out_shardings=jax.tree.map(lambda x: x.sharding, adapter))
+  return lora.join(build(key), base)
 
 
 def accumulate_gradients(
@@ -108,11 +127,12 @@ def accumulate_gradients(
   Args:
     batch: leaves [M, B, T].
   Returns:
-    (tree of float32 like params, LossTerms).
+    (tree of float32 like what is trained of params, LossTerms).
   """
+  trained, frozen = lora.split(params)
 
-  def loss_sum(params, micro):
-    terms = loss_fn(score_fn(params, micro), micro)
+  def loss_sum(trained, micro):
+    terms = loss_fn(score_fn(lora.join(trained, frozen), micro), micro)
     return terms.loss_sum, terms
 
   def micro_batch(index):
@@ -120,7 +140,7 @@ def accumulate_gradients(
 
   def body(index, carry):
     sums, terms = carry
-    grads, new = jax.grad(loss_sum, has_aux=True)(params, micro_batch(index))
+    grads, new = jax.grad(loss_sum, has_aux=True)(trained, micro_batch(index))
     sums = jax.tree.map(lambda s, g: s + g.astype(jnp.float32), sums, grads)
     return sums, losses.add_terms(terms, new)
 
@@ -130,7 +150,7 @@ def accumulate_gradients(
   num_used = jnp.max(jnp.where(used, jnp.arange(1, used.shape[0] + 1), 0))
   # A loop of dynamic length: a step's talks rarely fill its last mini-batches. Maxima start from 0, which
   # suits the only maximum there is, of importance ratios.
-  return jax.lax.fori_loop(0, num_used, body, (zeros(params), zeros(terms)))
+  return jax.lax.fori_loop(0, num_used, body, (zeros(trained), zeros(terms)))
 
 
 def make_update_step(
@@ -149,22 +169,24 @@ def make_update_step(
     A jitted function (it can be lowered ahead of time). Its state is donated: the old one is gone after the
     call. `batch` comes from sharding.put_batch; learning_rate is a float32 scalar. Metrics are float32[]
     on the devices: read those of the last call after dispatching the next. They are the loss's own and
-    grad_norm (before the clip), update_norm, param_norm (after the update), learning_rate.
+    grad_norm (before the clip), update_norm, param_norm (after the update), learning_rate: norms of what is trained.
   """
   replicated = NamedSharding(mesh, PartitionSpec())
+  trained_shardings = lora.split(shardings.params)[0]
 
   def update(state: TrainState, batch: PackedBatch, learning_rate):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(sharding.logical_axis_rules()):
       sums, terms = accumulate_gradients(score_fn, loss_fn, state.params, batch)
     count = jnp.maximum(terms.count, 1.0)
     # Gradients are placed like their parameters, so that they are reduce-scattered, never gathered.
-    grads = jax.lax.with_sharding_constraint(jax.tree.map(lambda g: g / count, sums), shardings.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=learning_rate)
-    params = optax.apply_updates(state.params, updates)
+    grads = jax.lax.with_sharding_constraint(jax.tree.map(lambda g: g / count, sums), trained_shardings)
+    trained, frozen = lora.split(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained, learning_rate=learning_rate)
+    trained = optax.apply_updates(trained, updates)
     metrics = losses.mean_metrics(terms) | {
         'grad_norm': optax.tree.norm(grads), 'update_norm': optax.global_norm(updates),
-        'param_norm': optax.tree.norm(params), 'learning_rate': learning_rate}
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        'param_norm': optax.tree.norm(trained), 'learning_rate': learning_rate}
+    return TrainState(step=state.step + 1, params=lora.join(trained, frozen), opt_state=opt_state), metrics
 
   return jax.jit(
       update, donate_argnums=0,

@@ -1,6 +1,7 @@
 """Shapes, architecture and dtypes of a policy."""
 
 import dataclasses
+import math
 
 from eijax.errors import UsageError
 
@@ -8,8 +9,43 @@ REMAT_POLICIES = ('none', 'full', 'dots')
 DTYPES = ('float32', 'bfloat16')
 ACTIVATIONS = ('silu', 'gelu_tanh')
 ROPE_SCALINGS = ('none', 'linear', 'llama3')
+# Linear maps of a layer that an adapter may stand beside: published name -> module.
+LORA_TARGETS = {'q_proj': 'query', 'k_proj': 'key', 'v_proj': 'value', 'o_proj': 'out', 'gate_proj': 'gate', 'up_proj': 'up',
+                'down_proj': 'down'}
 # Values that say how a policy is run, not which one it is.
 HOW_IT_RUNS = ('compute_dtype', 'remat', 'scan_unroll')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+  """A low-rank adapter, which is trained in place of the policy's weights: W + alpha / rank * A B beside each target.
+
+  Source: https://arxiv.org/abs/2106.09685. No dropout. rank: columns of A; 0 for no adapter. targets: some of LORA_TARGETS.
+  """
+
+  rank: int = 0
+  alpha: float = 32.0
+  targets: tuple[str, ...] = tuple(LORA_TARGETS)
+
+  def __post_init__(self):
+    if self.rank < 0:
+      raise UsageError(f'lora_rank={self.rank} must be at least 0; 0 trains all weights, 16 is usual for an adapter')
+    if not (math.isfinite(self.alpha) and self.alpha > 0):
+      raise UsageError(f'lora_alpha={self.alpha} must be a finite number above 0; twice the rank is usual')
+    unknown = [name for name in self.targets if name not in LORA_TARGETS]
+    if unknown or not self.targets or len(set(self.targets)) < len(self.targets):
+      what = f'{unknown[0]!r} is unknown' if unknown else 'every target must be named once, and at least one'
+      raise UsageError(f'lora_targets={",".join(self.targets)}: {what}; use some of {", ".join(LORA_TARGETS)}')
+
+  @property
+  def scale(self) -> float:
+    """Factor on A B."""
+    return self.alpha / self.rank
+
+  @property
+  def modules(self) -> tuple[str, ...]:
+    """Modules of a layer that have an adapter."""
+    return tuple(LORA_TARGETS[name] for name in self.targets) if self.rank else ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +72,8 @@ class PolicyConfig:
   scan_unroll layers share one iteration of the scan over layers: a small model
   on a CPU gains a quarter of the step time from a full unroll, a large one
   would only compile longer.
+  lora: with an adapter, it alone is trained. The frozen weights are kept in compute_dtype
+  then, in which they are multiplied anyway (norms stay in param_dtype).
   """
 
   vocab_size: int
@@ -67,6 +105,7 @@ class PolicyConfig:
   compute_dtype: str = 'float32'
   remat: str = 'none'
   scan_unroll: int = 1
+  lora: LoraConfig = LoraConfig()
 
   def __post_init__(self):
     for name in ('vocab_size', 'num_layers', 'hidden_dim', 'num_heads', 'num_kv_heads', 'head_dim', 'mlp_dim',
@@ -96,8 +135,13 @@ class PolicyConfig:
         raise UsageError(f'{name}={getattr(self, name)!r} is unknown; use one of {", ".join(valid)}')
 
   @property
+  def weight_dtype(self) -> str:
+    """Of embeddings, matrices and biases, as they are kept."""
+    return self.compute_dtype if self.lora.rank else self.param_dtype
+
+  @property
   def num_params(self) -> int:
-    """Number of weights, embeddings included (tied ones once)."""
+    """Number of weights, embeddings included (tied ones once), without an adapter."""
     attention = self.hidden_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
     if self.qkv_bias:
       attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
@@ -105,3 +149,10 @@ class PolicyConfig:
     layer = attention + 3 * self.hidden_dim * self.mlp_dim + norms
     embeddings = self.vocab_size * self.hidden_dim * (1 if self.tie_embeddings else 2)
     return self.num_layers * layer + embeddings + self.hidden_dim
+
+  @property
+  def num_adapter_params(self) -> int:
+    """Number of weights of the adapter."""
+    d, f, q, kv = self.hidden_dim, self.mlp_dim, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+    sizes = {'query': d + q, 'key': d + kv, 'value': d + kv, 'out': q + d, 'gate': d + f, 'up': d + f, 'down': f + d}
+    return self.num_layers * self.lora.rank * sum(sizes[name] for name in self.lora.modules)

@@ -31,9 +31,9 @@ MAX_QUERY_BLOCKS = 8
 class KVCache:
   """Keys and values of all layers, in the layout that decoding reads.
 
-  keys, values: compute_dtype[L, B, K, S, H]. Cell s of row b holds the token at
-  position s; cells beyond a row's length hold stale values, which no query sees
-  because a query at position p attends to cells 0..p only.
+  keys, values: compute_dtype[L, B, K, S, H], or [B, K, S, H] in the cache of one layer. Cell s
+  of row b holds the token at position s; cells beyond a row's length hold stale values, which
+  no query sees because a query at position p attends to cells 0..p only.
   """
 
   keys: jax.Array
@@ -41,7 +41,19 @@ class KVCache:
 
   @property
   def max_len(self) -> int:
-    return self.keys.shape[3]
+    return self.keys.shape[-2]
+
+  def by_layer(self, span: int) -> 'tuple[KVCache, ...]':
+    """The first `span` cells as a cache for each layer.
+
+    A product reads such a cache where it lies. Of the whole cache it first copies the layer's part: worth it where
+    many tokens are decoded one by one, and only for a decoder whose layers are unrolled.
+    """
+    return tuple(jax.tree.map(lambda x: x[layer, :, :, :span], self) for layer in range(self.keys.shape[0]))
+
+  def with_layers(self, layers: 'tuple[KVCache, ...]') -> 'KVCache':
+    """This cache with its first cells as `by_layer` gave them and `Decoder.extend` went on from there."""
+    return jax.tree.map(lambda x, *parts: x.at[:, :, :, :parts[0].shape[2]].set(jnp.stack(parts)), self, *layers)
 
 
 def init_cache(config: PolicyConfig, batch: int, max_len: int) -> KVCache:
@@ -169,7 +181,7 @@ class RMSNorm(nn.Module):
 
 
 class Projection(nn.Module):
-  """A linear map between named axes, computed in `compute_dtype`."""
+  """A linear map between named axes, computed in `compute_dtype`; with its part of the adapter, if it has one."""
 
   shape: tuple[int, ...]
   axes: tuple[str, ...]
@@ -184,14 +196,27 @@ class Projection(nn.Module):
         self.init_scale, 'fan_in', 'normal',
         in_axis=tuple(range(self.num_in)), out_axis=tuple(range(self.num_in, len(self.shape))))
     kernel = self.param('kernel', nn.with_logical_partitioning(init, self.axes), self.shape,
-                        jnp.dtype(self.config.param_dtype))
+                        jnp.dtype(self.config.weight_dtype))
     dims = tuple(range(x.ndim - self.num_in, x.ndim)), tuple(range(self.num_in))
     y = jax.lax.dot_general(x, kernel.astype(x.dtype), (dims, ((), ())))
+    if self.name in self.config.lora.modules:
+      y = y + self._low_rank(x, dims)
     if not self.use_bias:
       return y
     init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[self.num_in:])
-    bias = self.param('bias', init, self.shape[self.num_in:], jnp.dtype(self.config.param_dtype))
+    bias = self.param('bias', init, self.shape[self.num_in:], jnp.dtype(self.config.weight_dtype))
     return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+  def _low_rank(self, x, dims):
+    """scale * x A B. A starts as peft draws it, uniform within fan_in ** -0.5, and B at 0: the policy is the base at first."""
+    lora, num_in, dtype = self.config.lora, self.num_in, jnp.dtype(self.config.param_dtype)
+    init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform', in_axis=tuple(range(num_in)), out_axis=num_in)
+    a = self.param('lora_a', nn.with_logical_partitioning(init, (*self.axes[:num_in], 'rank')),
+                   (*self.shape[:num_in], lora.rank), dtype)
+    b = self.param('lora_b', nn.with_logical_partitioning(nn.initializers.zeros_init(), ('rank', *self.axes[num_in:])),
+                   (lora.rank, *self.shape[num_in:]), dtype)
+    inner = jax.lax.dot_general(x, a.astype(x.dtype), (dims, ((), ()))) * lora.scale
+    return jax.lax.dot_general(inner, b.astype(x.dtype), (((inner.ndim - 1,), (0,)), ((), ())))
 
 
 @struct.dataclass
@@ -211,7 +236,7 @@ class Block(nn.Module):
   With a cache, the layer writes its keys and values at `positions` and attends
   to the cache; without one, to the other tokens of the same segment. The cache
   is part of the scan's carry, so that it is updated in place. `layer` is its number
-  (int32[]) and whether it is one of local_layers (bool[]).
+  (int32[]; None with a cache of this layer alone) and whether it is one of local_layers (bool[]).
   """
 
   config: PolicyConfig
@@ -240,13 +265,13 @@ class Block(nn.Module):
       keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, H]
     else:
       rows = jnp.arange(x.shape[0])[:, None]
+      here = (rows, slice(None), positions) if layer is None else (layer, rows, slice(None), positions)
       # Padding of a chunk may lie beyond the cache: such writes are dropped.
       cache = KVCache(
-          keys=cache.keys.at[layer, rows, :, positions].set(key, mode='drop'),
-          values=cache.values.at[layer, rows, :, positions].set(value, mode='drop'))
-      span = mask.shape[-1]
-      keys = jax.lax.dynamic_index_in_dim(cache.keys, layer, keepdims=False)[:, :, :span]
-      values = jax.lax.dynamic_index_in_dim(cache.values, layer, keepdims=False)[:, :, :span]
+          keys=cache.keys.at[here].set(key, mode='drop'), values=cache.values.at[here].set(value, mode='drop'))
+      of_layer = cache if layer is None else jax.tree.map(
+          lambda cells: jax.lax.dynamic_index_in_dim(cells, layer, keepdims=False), cache)
+      keys, values = (cells[:, :, :mask.shape[-1]] for cells in (of_layer.keys, of_layer.values))
     attended = (attend_causal if cache is None else attend)(query, keys, values, mask, cfg.attention_scale or h**-0.5)
     branch = dense((n, h, d), ('heads', 'head_dim', 'embed'), 2, init_scale=0.5 / cfg.num_layers, name='out')(attended)
     x = x + (norm('norm', name='attention_out_norm')(branch) if cfg.branch_norms else branch)
@@ -281,9 +306,9 @@ class Decoder(nn.Module):
   def setup(self):
     cfg = self.config
     init = nn.with_logical_partitioning(nn.initializers.normal(stddev=0.02), ('vocab', 'embed'))
-    self.embedding = self.param('embedding', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.param_dtype))
+    self.embedding = self.param('embedding', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.weight_dtype))
     if not cfg.tie_embeddings:
-      self.head = self.param('head', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.param_dtype))
+      self.head = self.param('head', init, (cfg.vocab_size, cfg.hidden_dim), jnp.dtype(cfg.weight_dtype))
     self.layers = nn.scan(
         _remat(Block, cfg.remat),
         variable_axes={'params': 0},
@@ -308,8 +333,17 @@ class Decoder(nn.Module):
     if cfg.local_layers:
       near = mask & (positions[:, :, None] - key_positions[:, None, :] < cfg.window)
     is_local = np.isin(np.arange(cfg.num_layers), cfg.local_layers)
+    sight = Sight(full=mask, near=near)
+    if isinstance(cache, tuple):
+      weights = nn.meta.unbox(self.layers.variables['params'])
+      block, caches = Block(cfg, parent=None), []
+      for layer, cells in enumerate(cache):
+        of_layer = {'params': jax.tree.map(lambda w: w[layer], weights)}
+        (x, cells), _ = block.apply(of_layer, (x, cells), (None, is_local[layer]), positions, sight)
+        caches.append(cells)
+      return self.final_norm(x), tuple(caches)
     layers = jnp.arange(cfg.num_layers), jnp.asarray(is_local)
-    (x, cache), _ = self.layers((x, cache), layers, positions, Sight(full=mask, near=near))
+    (x, cache), _ = self.layers((x, cache), layers, positions, sight)
     return self.final_norm(x), cache
 
   def hidden(self, tokens, positions, segment_ids):
@@ -335,13 +369,13 @@ class Decoder(nn.Module):
       tokens: int32[B, T]; a row's chunk may end in padding, whose outputs the
         caller ignores and whose cells the next chunk overwrites.
       start: int32[B], each row's length before the chunk.
-      cache: KVCache of B rows.
+      cache: KVCache of B rows, or a tuple of one for each layer.
       span: static; only cells below it are read (all rows must end below it).
     Returns:
-      (compute_dtype[B, T, D] hidden states, KVCache).
+      (compute_dtype[B, T, D] hidden states, the cache).
     """
     positions = start[:, None] + jnp.arange(tokens.shape[1])[None, :]
-    cells = jnp.arange(span or cache.max_len)
+    cells = jnp.arange(span or (cache[0] if isinstance(cache, tuple) else cache).max_len)
     mask = cells[None, None, :] <= positions[:, :, None]
     return self._run(tokens, positions, cells[None, :], mask, cache)
 

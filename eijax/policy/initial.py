@@ -24,6 +24,10 @@ PREVIOUS_SCALE = 8.0
 MATCH_SCALE = 4.0
 # Weight of the copied token in the residual stream against the present token.
 COPY_GAIN = 8.0
+# Weight of the tokens that are not to be said again, and of the part of their query that is the same everywhere: it is
+# orthogonal to all keys, so that where nothing is led in, the head looks everywhere alike and adds next to nothing.
+SUPPRESSION_GAIN = 4.0
+SUPPRESSION_GATE = 1.5
 # Large against what Adam moves an entry by in the first hundred updates, or the codes that the heads match
 # would be gone before the rest has learned to use them.
 EMBEDDING_STD = 0.5
@@ -111,7 +115,10 @@ def with_induction_circuit(params, config: PolicyConfig, key: jax.Array, lead_in
     out[0, head, np.arange(p), back[place]] = EMBEDDING_STD / len(range(place, g, num_back))
   layers['query_norm']['scale'][0] *= PREVIOUS_SCALE
 
-  # Layer 1, every head: find the token whose predecessors are the present tokens, and copy its code.
+  # Layer 1: find the token whose predecessors are the present tokens, and copy its code.
+  leads = lead_in is not None and num_back > 1
+  num_copying = config.num_heads - leads * config.num_kv_heads
+  fast = np.setdiff1d(np.arange(config.head_dim), slow)[0]
   asked, held = [(code, shrink), *((dims, np.eye(p)) for dims in back[:-1])], back
   for kv in range(config.num_kv_heads):
     keys[1, :, kv] = value[1, :, kv] = 0
@@ -123,11 +130,16 @@ def with_induction_circuit(params, config: PolicyConfig, key: jax.Array, lead_in
       query[1, :, head] = out[1, head] = 0
       for project, (dims, shorten) in zip(projections, asked):
         query[1][np.ix_(dims, [head], slow)] = (shorten @ project)[:, None]
-      if lead_in is not None and num_back > 1:
-        present, before, wanted = embedding[list(lead_in)][:, code]
-        query[1][np.ix_(code, [head], slow)] += np.outer(
-            present / np.square(present).sum(), (wanted - before) @ shrink @ projections[1])[:, None]
-      out[1, head, np.arange(c), code] = COPY_GAIN * EMBEDDING_STD / config.num_heads
+      out[1, head, np.arange(c), code] = COPY_GAIN * EMBEDDING_STD / num_copying
+    if leads:
+      present, before, wanted = embedding[list(lead_in)][:, code]
+      where_present, turn = present / np.square(present).sum(), (wanted - before) @ shrink @ projections[1]
+      query[1][np.ix_(code, range(kv * g, head), slow)] += np.multiply.outer(where_present, turn)[:, None]
+      match = present @ shrink @ projections[0] - turn
+      query[1, :, head] = 0
+      query[1][np.ix_(code, [head], slow)] = np.outer(where_present, match)[:, None]
+      query[1, 0, head, fast] = SUPPRESSION_GATE * np.linalg.norm(match) / embedding[0, 0]
+      out[1, head, np.arange(c), code] = -SUPPRESSION_GAIN * EMBEDDING_STD / config.num_kv_heads
   layers['query_norm']['scale'][1] *= MATCH_SCALE
   final_norm = {'scale': params['final_norm']['scale'] * LOGIT_SCALE}
   return {**params, 'final_norm': final_norm, 'embedding': jnp.asarray(embedding, params['embedding'].dtype),

@@ -41,16 +41,16 @@ def reward_panel(run: Run) -> Panel | None:
   """Training reward a step, its rolling mean, and the held-out scores."""
   reward = 100 * pick(run.metrics, 'reward')
   scored = [evaluation for evaluation in run.evaluations if evaluation.overall.mean is not None]
-  if not _has_values(reward) and not scored:
+  if not has_values(reward) and not scored:
     return None
   window = window_for(len(reward))
   with figures.style():
     figure, axes = _axes(440, 290, run)
-    if _has_values(reward):
-      steps = _steps(run)
-      axes.plot(*_thinned(steps, reward), color=figures.color('before'), linewidth=0.9, label='reward, each step')
+    if has_values(reward):
+      steps = steps_of(run)
+      axes.plot(*thinned(steps, reward), color=figures.color('before'), linewidth=0.9, label='reward, each step')
       axes.plot(
-          *_thinned(steps, rolling_mean(reward, window)), color=figures.color('after'), linewidth=2.2,
+          *thinned(steps, rolling_mean(reward, window)), color=figures.color('after'), linewidth=2.2,
           label=f'reward, mean of {window} steps',
       )
     _plot_held_out(axes, scored)
@@ -83,7 +83,7 @@ def _plot_held_out(axes, scored: Sequence[Evaluation]) -> None:
 
 def _reward_description(reward: np.ndarray, window: int, scored: Sequence[Evaluation]) -> str:
   parts = []
-  if _has_values(reward):
+  if has_values(reward):
     smooth = rolling_mean(reward, window)
     smooth = smooth[~np.isnan(smooth)]
     parts.append(f'Training reward times 100: rolling mean {smooth[0]:.1f} at first, {smooth[-1]:.1f} at last.')
@@ -95,14 +95,14 @@ def scenes_panel(run: Run) -> Panel | None:
   """Rolling mean of the reward of each scene."""
   window = window_for(len(run.metrics))
   curves = {scene: 100 * pick(run.metrics, f'reward/{scene}') for scene in SCENES}
-  curves = {scene: rolling_mean(values, window) for scene, values in curves.items() if _has_values(values)}
+  curves = {scene: rolling_mean(values, window) for scene, values in curves.items() if has_values(values)}
   if not curves:
     return None
   with figures.style():
     figure, axes = _axes(440, 290, run)
     for scene, values in curves.items():
       axes.plot(
-          *_thinned(_steps(run), values), color=figures.color(scene), linestyle=_DASHES[scene], linewidth=2,
+          *thinned(steps_of(run), values), color=figures.color(scene), linestyle=_DASHES[scene], linewidth=2,
           marker=_marker(run), markersize=4, clip_on=False, label=scene.capitalize(),
       )
     axes.axhline(0, color=figures.color('muted'), linewidth=0.8)
@@ -119,15 +119,20 @@ def scenes_panel(run: Run) -> Panel | None:
 
 def health_panels(run: Run) -> list[Panel]:
   """Small multiples of the learner's own figures."""
-  panels = []
-  for key, title, note in _HEALTH:
+  return panels(run, _HEALTH)
+
+
+def panels(run: Run, chosen: Sequence[tuple[str, str, str]]) -> list[Panel]:
+  """Small multiples of those (metric, heading, what it says) that the run has."""
+  drawn = []
+  for key, title, note in chosen:
     values = pick(run.metrics, key)
-    if not _has_values(values):
+    if not has_values(values):
       continue
     with figures.style():
       figure, axes = _axes(320, 180, run)
       axes.plot(
-          *_thinned(_steps(run), values), color=figures.color('after'), linewidth=1.5, marker=_marker(run), markersize=4,
+          *thinned(steps_of(run), values), color=figures.color('after'), linewidth=1.5, marker=_marker(run), markersize=4,
           clip_on=False,
       )
       axes.margins(y=0.12)
@@ -140,8 +145,8 @@ def health_panels(run: Run) -> list[Panel]:
           f'{title} over training: {present[0]:.3g} at first, {present[-1]:.3g} at last, '
           f'between {present.min():.3g} and {present.max():.3g}.',
       )
-    panels.append(Panel(title=title, note=note, svg=svg))
-  return panels
+    drawn.append(Panel(title=title, note=note, svg=svg))
+  return drawn
 
 
 def seconds_panel(run: Run) -> Panel | None:
@@ -153,7 +158,7 @@ def seconds_panel(run: Run) -> Panel | None:
     figure, axes = _axes(440, 240, run)
     base = np.zeros(len(run.metrics))
     for role, (name, values) in zip(_PHASE_ROLES, phases.items()):
-      steps, low = _thinned(_steps(run), base)
+      steps, low = thinned(steps_of(run), base)
       base = base + np.nan_to_num(values)
       axes.fill_between(steps, low, thin(base), color=figures.color(role), linewidth=0, label=name)
     axes.set_ylim(bottom=0)
@@ -163,9 +168,10 @@ def seconds_panel(run: Run) -> Panel | None:
     words = ', '.join(f'{name} {mean:.2f}' for name, mean in means.items())
     svg = figures.to_svg(figure, 'seconds', f'Seconds per step by phase, mean: {words}.')
   total = sum(float(np.nansum(values)) for values in phases.values())
+  apart = '' if any('seconds/evaluation' in row for row in run.metrics) else ', without the evaluations'
   return Panel(
       title='Seconds per step',
-      note=f'Mean seconds by phase: {words}. All steps together: {duration(total)}, without the evaluations.',
+      note=f'Mean seconds by phase: {words}. All steps together: {duration(total)}{apart}.',
       svg=svg,
   )
 
@@ -174,12 +180,12 @@ def _phases(metrics: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
   """Seconds by phase, the largest three by name and what is left of the total as `other`."""
   keys = sorted({key for row in metrics for key in row if key.startswith('seconds/')} - {'seconds/total'})
   phases = {key.removeprefix('seconds/'): pick(metrics, key) for key in keys}
-  phases = {name: values for name, values in phases.items() if _has_values(values) and np.nansum(values) > 0}
+  phases = {name: values for name, values in phases.items() if has_values(values) and np.nansum(values) > 0}
   ranked = sorted(phases, key=lambda name: (-np.nansum(phases[name]), name))
   shown = {name: phases[name] for name in ranked[:3]}
   total = pick(metrics, 'seconds/total')
   rest = sum((np.nan_to_num(phases[name]) for name in ranked[3:]), np.zeros(len(metrics)))
-  if _has_values(total):
+  if has_values(total):
     named = sum((np.nan_to_num(values) for values in phases.values()), np.zeros(len(metrics)))
     rest = rest + np.maximum(0, np.nan_to_num(total) - named)
   # A sliver that nobody could see only lengthens the legend.
@@ -198,17 +204,21 @@ def duration(secs: float) -> str:
 
 
 def _axes(width: float, height: float, run: Run):
+  return new_axes(width, height, max([run.steps_done, *(evaluation.step for evaluation in run.evaluations)]))
+
+
+def new_axes(width: float, height: float, last_step: int):
+  """A figure of so many CSS pixels, and its axes over steps from 0."""
   figure = figures.new_figure(width, height)
   axes = figure.subplots()
   figures.plain_axes(axes)
   axes.set_xlabel('step')
   axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-  last = max([run.steps_done, *(evaluation.step for evaluation in run.evaluations)])
-  axes.set_xlim(0, max(1, last))
+  axes.set_xlim(0, max(1, last_step))
   return figure, axes
 
 
-def _steps(run: Run) -> np.ndarray:
+def steps_of(run: Run) -> np.ndarray:
   """Steps counted from 1, so that step n stands where the evaluation after n updates stands."""
   steps = np.array([row['step'] for row in run.metrics], dtype=float)
   return steps + 1 if len(steps) and steps[0] == 0 else steps
@@ -219,9 +229,11 @@ def _marker(run: Run) -> str:
   return 'o' if len(run.metrics) <= 12 else ''
 
 
-def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Steps and values of a line that a page can carry."""
   return thin(steps), thin(values)
 
 
-def _has_values(values: np.ndarray) -> bool:
+def has_values(values: np.ndarray) -> bool:
+  """Whether a metric was recorded at all."""
   return bool(len(values)) and not np.isnan(values).all()

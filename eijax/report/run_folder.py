@@ -14,7 +14,8 @@ from eijax.evaluation import store
 from eijax.evaluation.reading import check_row, number
 from eijax.scenarios.record import SCENES
 
-_STEP_FOLDER = re.compile(r'step_(\d+)\Z')
+SUPERVISED = 'sft'
+STEP_FOLDER = re.compile(r'step_(\d+)\Z')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,11 @@ class Run:
     return steps[-1] + (steps[0] == 0)
 
   @property
+  def is_supervised(self) -> bool:
+    """Whether the run learned from conversations instead of talks of its own."""
+    return self.config.get('algorithm') == SUPERVISED
+
+  @property
   def is_finished(self) -> bool:
     """Whether the policy was evaluated both before the first and after the last step."""
     if len(self.evaluations) < 2:
@@ -101,7 +107,8 @@ def read_run(workdir: str | os.PathLike) -> Run:
   config = jsonl.read_json(config_path)
   if not isinstance(config, dict):
     raise DataError(f'{config_path}: must hold a JSON object, not a {type(config).__name__}; start the run anew')
-  evaluations, partial_steps = _read_evaluations(workdir / 'eval')
+  # A supervised fine-tuning holds no talks; its held-out loss is read where its page is made.
+  evaluations, partial_steps = ((), ()) if config.get('algorithm') == SUPERVISED else _read_evaluations(workdir / 'eval')
   return Run(
       config=config,
       metrics=_read_metrics(workdir / 'metrics.jsonl'),
@@ -123,7 +130,7 @@ def _read_metrics(path: pathlib.Path) -> tuple[dict[str, Any], ...]:
 def _read_evaluations(folder: pathlib.Path) -> tuple[tuple[Evaluation, ...], tuple[int, ...]]:
   evaluations, partial_steps = [], []
   for child in sorted(folder.iterdir()) if folder.is_dir() else ():
-    match = _STEP_FOLDER.match(child.name)
+    match = STEP_FOLDER.match(child.name)
     if not match or not child.is_dir():
       continue
     if (child / store.SUMMARY).is_file():

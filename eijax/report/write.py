@@ -9,7 +9,8 @@ from typing import Any
 import jinja2
 
 from eijax import jsonl
-from eijax.report import examples, figures, held_out, held_out_figures, learning_figures, machine, talk_figure, wording
+from eijax.report import (
+    examples, figures, held_out, held_out_figures, learning_figures, machine, supervised, talk_figure, wording)
 from eijax.report.plain_text import clean_text, shorten
 from eijax.report.run_folder import NO_SCORE, Evaluation, Run, read_run
 from eijax.report.settings import flatten
@@ -29,7 +30,7 @@ def write_report(workdir: str | os.PathLike, *, scenarios: str | os.PathLike | N
   The same folder gives the same bytes. An unfinished run gives a report that says so.
 
   Args:
-    workdir: run folder as eijax.train leaves it.
+    workdir: run folder as eijax.train or eijax.sft leaves it.
     scenarios: folder of the scenarios, for their titles and opening lines; without it, the
       one that the run's config names, if it is there.
   Raises:
@@ -37,11 +38,12 @@ def write_report(workdir: str | os.PathLike, *, scenarios: str | os.PathLike | N
     EijaxError: if the report cannot be written.
   """
   run = read_run(workdir)
-  if scenarios is None:
-    known = examples.scenarios_of_config(run.config)
+  if run.is_supervised:
+    template, shown = 'supervised.html.j2', supervised.content(workdir, run)
   else:
-    known = examples.scenarios_by_id(scenarios)
-  page = _environment().get_template('report.html.j2').render(_content(run, known))
+    known = examples.scenarios_of_config(run.config) if scenarios is None else examples.scenarios_by_id(scenarios)
+    template, shown = 'report.html.j2', _content(run, known)
+  page = _environment().get_template(template).render(shown)
   path = pathlib.Path(workdir) / REPORT
   jsonl.write_bytes(path, page.encode('utf-8'))
   return path

@@ -70,8 +70,11 @@ def decode(
     }
 
   b = hidden.shape[0]
+  apart = decoder.config.scan_unroll >= decoder.config.num_layers
   end = jax.lax.while_loop(unfinished, one_token, {
-      'index': jnp.zeros((), jnp.int32), 'open': rows.is_open, 'hidden': hidden, 'cache': cache,
+      'index': jnp.zeros((), jnp.int32), 'open': rows.is_open, 'hidden': hidden,
+      'cache': cache.by_layer(span) if apart else cache,
       'taken': jnp.zeros(b, jnp.int32), 'ids': jnp.zeros((b, num_steps), jnp.int32),
       'log_probs': jnp.zeros((b, num_steps), jnp.float32)})
-  return end['ids'], end['log_probs'], end['taken'], end['hidden'], end['cache']
+  return end['ids'], end['log_probs'], end['taken'], end['hidden'], (
+      cache.with_layers(end['cache']) if apart else end['cache'])

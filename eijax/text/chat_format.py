@@ -5,9 +5,12 @@ and what a policy sampled stays in the context as it was sampled.
 """
 
 from collections.abc import Mapping, Sequence
+import re
 from typing import Protocol
 
 from eijax.text.pieces import END, ROLE_TOKENS, THINK_CLOSE, THINK_OPEN
+
+_THOUGHT = re.compile(rf'\s*{THINK_OPEN}(.*?){THINK_CLOSE}', re.DOTALL)
 
 
 class _ControlledTokenizer(Protocol):
@@ -62,8 +65,13 @@ class ChatFormat:
     return result + self.generation_prompt
 
   def response(self, text: str) -> list[int]:
-    """Ids of a demonstrated response, stop token included."""
-    return [*self._tokenizer.encode(text), self._end]
+    """Ids of a demonstrated response, stop token included; a thought at its head gets the think tags."""
+    thought = _THOUGHT.match(text)
+    if thought is None:
+      return [*self._tokenizer.encode(text), self._end]
+    opening, closing = self._think
+    rest = text[thought.end():]
+    return [opening, *self._tokenizer.encode(thought.group(1)), closing, *self._tokenizer.encode(rest), self._end]
 
   def spoken(self, sampled: Sequence[int], visible: str) -> list[int]:
     """Ids of an own earlier message: the sampled ids of its visible part.

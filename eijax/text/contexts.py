@@ -1,6 +1,7 @@
 """Token contexts of a talk: what was sampled goes in as sampled, never re-encoded."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 
 from eijax.errors import EijaxError
 from eijax.text.ports import ChatFormat
@@ -8,6 +9,14 @@ from eijax.text.ports import ChatFormat
 
 class ContextTooLongError(EijaxError):
   """Not even the system message and the last line fit the policy's context."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demonstration:
+  """One turn in token ids: what the policy saw, and what it should have said."""
+
+  prompt_ids: list[int]
+  response_ids: list[int]
 
 
 class TalkContext:

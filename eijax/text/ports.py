@@ -29,7 +29,7 @@ class ChatFormat(Protocol):
     """
 
   def response(self, text: str) -> list[int]:
-    """Ids of a demonstrated response, stop token included."""
+    """Ids of a demonstrated response, stop token included; a thought at its head gets the policy's own think tags."""
 
   def decode(self, sampled: Sequence[int]) -> str:
     """Text of a response: think tags are shown, other control tokens are dropped."""

@@ -117,5 +117,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         character_coverage=1.0, num_threads=1, minloglevel=2, control_symbols=list(CONTROL_PIECES),
         user_defined_symbols=[DASH])
   except RuntimeError as error:
-    raise DataError(f'vocab_size={vocab_size} cannot be reached from these texts ({error}); use fewer pieces') from None
+    remedy = 'more pieces: their characters alone are more' if 'smaller than required' in str(error) else 'fewer pieces'
+    raise DataError(f'vocab_size={vocab_size} cannot be reached from these texts ({error}); use {remedy}') from None
   return Tokenizer(model.getvalue())

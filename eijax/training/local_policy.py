@@ -134,7 +134,9 @@ def load_local_policy(source: str, mesh: Mesh) -> LocalPolicy:
 def _untrained(folder: pathlib.Path, step: int | None, config: PolicyConfig) -> SavedPolicy:
   """A policy from elsewhere, run as the preset nearest in size would train it."""
   recipe = presets.with_policy(presets.get(presets.nearest(config)), config)
-  return SavedPolicy(folder=folder.resolve(), step=step, config=recipe.policy, sampling=recipe.sampling,
+  # An adapter that came in with the weights is a part of the policy, not of the recipe.
+  policy = dataclasses.replace(recipe.policy, lora=config.lora)
+  return SavedPolicy(folder=folder.resolve(), step=step, config=policy, sampling=recipe.sampling,
                      shapes=recipe.sampler, thinking=recipe.episodes.thinking)
 
 

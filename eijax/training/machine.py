@@ -39,6 +39,11 @@ class MachineConfig:
       if not 0 <= self.process_id < self.num_processes:
         raise UsageError(f'process_id={self.process_id} must lie in 0..{self.num_processes - 1}, below num_processes={self.num_processes}')
 
+  def check_profile(self, num_steps: int) -> None:
+    """Refuse a profile of steps that the run does not have, with a UsageError."""
+    if self.profile_steps is not None and self.profile_steps[0] >= num_steps:
+      raise UsageError('profile_steps={}:{} must begin below num_steps={}'.format(*self.profile_steps, num_steps))
+
 
 def parse_profile_steps(text: str | None) -> tuple[int, int] | None:
   """FIRST:END, or None for nothing. Raises UsageError."""

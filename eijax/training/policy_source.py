@@ -1,7 +1,12 @@
-"""Where a run's first policy comes from: a Hugging Face folder, a former run, or a warm-up from random weights."""
+"""Where a run's first policy comes from: a Hugging Face folder, a former run, or a warm-up from random weights.
+
+Where the run trains an adapter, that policy is its frozen base, and the adapter starts at nothing. The adapter of a
+former run is merged into it.
+"""
 
 from collections.abc import Callable, Sequence
 import contextlib
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -9,20 +14,21 @@ from typing import Any
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh
-import numpy as np
 import tqdm
 
-from eijax import jsonl
+from eijax import jsonl, presets
 from eijax.checkpoints import layout
 from eijax.checkpoints.folder import restore_params
-from eijax.config import RunConfig
+from eijax.config import RunConfig, SftConfig
 from eijax.errors import DataError, UsageError
 from eijax.hf.architecture import is_hf_folder, read_architecture
 from eijax.hf.files import WeightFiles
 from eijax.hf.load import check_weights, load_params
 from eijax.hf.save import copy_companions
 from eijax.learning import packing, sharding, step
-from eijax.policy.config import HOW_IT_RUNS, PolicyConfig
+from eijax.learning.supervised import segments_of
+from eijax.policy import lora
+from eijax.policy.config import HOW_IT_RUNS, LoraConfig, PolicyConfig
 from eijax.policy.decoder import Decoder
 from eijax.scenarios.record import Scenario
 from eijax.seeds import derive_seed
@@ -61,10 +67,25 @@ def read_shapes(folder: os.PathLike) -> PolicyConfig:
   """The shapes of a saved policy."""
   path = pathlib.Path(folder) / CONFIG
   values = jsonl.read_json(path)
+  plain = lambda part: {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
   try:
-    return PolicyConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-  except TypeError as error:
+    adapter = {'lora': LoraConfig(**plain(values['lora']))} if 'lora' in values else {}
+    return PolicyConfig(**plain(values) | adapter)
+  except (TypeError, AttributeError) as error:
     raise DataError(f'{path}: not the shapes of a policy ({error}); restore it from a copy') from None
+
+
+def holds_policy(folder: os.PathLike) -> bool:
+  """Whether a folder is that of a run, or what eijax.convert made of a model."""
+  return (pathlib.Path(folder) / 'policy' / CONFIG).exists()
+
+
+def preset_of(folder: os.PathLike) -> str | None:
+  """The preset that a run took its recipe from; None where the folder names none that is known here."""
+  path = pathlib.Path(folder) / CONFIG
+  config = jsonl.read_json(path) if path.exists() else None
+  name = config.get('preset') if isinstance(config, dict) else None
+  return name if name in presets.PRESETS else None
 
 
 def read_tokenizer(folder: os.PathLike) -> Tokenizer:
@@ -77,13 +98,13 @@ def _abstract_shapes(config: PolicyConfig) -> Any:
 
 
 def abstract_params(config: PolicyConfig, mesh: Mesh) -> Any:
-  """Shapes and placements of the policy's params, without computing anything."""
+  """Shapes and placements of the policy's params, an adapter included, without computing anything."""
   boxed = jax.eval_shape(step.params_init(Decoder(config)), jax.random.key(0))
   shardings = sharding.tree_shardings(boxed, mesh)
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings)
 
 
-def check_source(config: RunConfig) -> None:
+def check_source(config: RunConfig | SftConfig) -> None:
   """Refuse a `policy_source` that holds no policy of the same shapes: before any work, weights unread.
 
   Raises:
@@ -106,8 +127,9 @@ def check_source(config: RunConfig) -> None:
   layout.pick_step(pathlib.Path(source) / 'checkpoints', None)
 
 
-def _check_shapes(config: RunConfig, theirs: PolicyConfig) -> None:
-  changed = [d for d in differences(to_plain(theirs), to_plain(config.policy)) if d[0] not in HOW_IT_RUNS]
+def _check_shapes(config: RunConfig | SftConfig, theirs: PolicyConfig) -> None:
+  changed = [d for d in differences(to_plain(theirs), to_plain(config.policy))
+             if d[0] not in HOW_IT_RUNS and not d[0].startswith('lora.')]
   if changed:
     shown = ', '.join(f'{name} {theirs} instead of {ours}' for name, theirs, ours in changed)
     raise UsageError(f'policy={config.policy_source!r} has other shapes than preset {config.preset!r} ({shown}); '
@@ -121,19 +143,43 @@ def check_tokenizer(source: str, tokenizer: Tokenizer, config: PolicyConfig) -> 
                     f'{config.vocab_size} rows; use the tokenizer files that belong to the weights')
 
 
-def load(config: RunConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
+def load(config: RunConfig | SftConfig, mesh: Mesh) -> tuple[Tokenizer, Any]:
   """Tokenizer and params of `policy_source`, which `check_source` has passed; of a run, its latest policy."""
+  return tokenizer_of(config.policy_source), params_of(config, mesh)
+
+
+def tokenizer_of(source: str) -> Tokenizer:
+  """The tokenizer of a Hugging Face folder or a run."""
+  return read_tokenizer(source if is_hf_folder(source) else pathlib.Path(source) / 'policy')
+
+
+def params_of(config: RunConfig | SftConfig, mesh: Mesh) -> Any:
+  """The params of `policy_source`, placed on a mesh, with a new adapter if the run trains one."""
   folder = pathlib.Path(config.policy_source)
-  if not is_hf_folder(folder):
-    return read_tokenizer(folder / 'policy'), restore_params(folder / 'checkpoints', abstract_params(config.policy, mesh))
-  return read_tokenizer(folder), read_weights(folder, config.policy, mesh)
+  if is_hf_folder(folder):
+    return with_adapter(read_weights(folder, config.policy, mesh), config, mesh)
+  theirs = read_shapes(folder / 'policy')
+  former = restore_params(folder / 'checkpoints', abstract_params(theirs, mesh))
+  return with_adapter(lora.merge(former, theirs), config, mesh)
 
 
 def read_weights(folder: os.PathLike, config: PolicyConfig, mesh: Mesh) -> Any:
-  """Params from a Hugging Face folder, placed on a mesh."""
+  """Params from a Hugging Face folder, placed on a mesh, without an adapter."""
   files = WeightFiles(folder)
   with reading(files) as on_bytes:
-    return load_params(files, config, abstract_params(config, mesh), on_bytes=on_bytes)
+    return load_params(files, config, lora.base_of(abstract_params(config, mesh)), on_bytes=on_bytes)
+
+
+def with_adapter(base: Any, config: RunConfig | SftConfig, mesh: Mesh) -> Any:
+  """Params of a trained policy, with a new adapter beside them if the run trains one.
+
+  Args:
+    base: without adapter; weights are rounded to the dtype that the run keeps them in.
+  """
+  abstract = abstract_params(config.policy, mesh)
+  base = jax.tree.map(lambda x, like: jax.device_put(x.astype(like.dtype), like.sharding), base, lora.base_of(abstract))
+  key = jax.random.key(derive_seed('adapter', config.seed))
+  return step.with_fresh_adapter(base, step.params_init(Decoder(config.policy)), abstract, key)
 
 
 @contextlib.contextmanager
@@ -151,11 +197,11 @@ def _segments(
   longest = min(row, config.sampler.max_tokens) - config.sampling.max_new_tokens
   result = []
   for talk in talks:
-    turns = [packing.supervised_sample(np.array(turn.prompt_ids, np.int32), np.array(turn.response_ids, np.int32))
+    turns = [(turn.prompt_ids, turn.response_ids)
              for turn in corpus.demonstrations(talk, chat_format, longest, lead_in=lead_in)
              # A scripted line may be longer than any that the policy may sample.
              if len(turn.prompt_ids) + len(turn.response_ids) <= row]
-    result += packing.merge_turns(turns, max_length=row)
+    result += segments_of(turns, row)
   return result
 
 
@@ -191,6 +237,6 @@ def from_warm_up(
       progress.set_postfix_str(f'loss {loss:.2f} nats/token', refresh=False)
       progress.update(done - progress.n)
 
-    params = warm_up(Decoder(config.policy), mesh, settings, kinds=kinds, seed=config.seed, lead_in=lead_in,
-                     on_update=show)
-  return tokenizer, params
+    whole = dataclasses.replace(config.policy, lora=LoraConfig())
+    params = warm_up(Decoder(whole), mesh, settings, kinds=kinds, seed=config.seed, lead_in=lead_in, on_update=show)
+  return tokenizer, with_adapter(params, config, mesh)

@@ -78,6 +78,11 @@ class RunFolder:
     with jsonl.Appender(self.path / 'metrics.jsonl') as appender:
       appender.append(dict(row))
 
+  def update_metrics(self, step: int, values: Mapping[str, Any]) -> None:
+    """Change values of a row that is there."""
+    path = self.path / 'metrics.jsonl'
+    jsonl.write_lines(path, [row | values if row['step'] == step else row for row in jsonl.read_objects(path)])
+
   def write_episodes(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
     jsonl.write_lines(self.path / 'episodes' / f'{step_name(step)}.jsonl', list(rows))
 

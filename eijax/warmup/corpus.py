@@ -17,23 +17,15 @@ from eijax.scripted.defenders import ScriptedDefender, get
 from eijax.scripted.play import play
 from eijax.seeds import derive_seed
 from eijax.simulator.embedded import EmbeddedSimulator
-from eijax.text.contexts import TalkContext
+from eijax.text.contexts import Demonstration, TalkContext
 from eijax.text.ports import ChatFormat
 
 # Shares of the styles in the mixture. Good replies are the smaller part, so that
 # the warm policy starts as a poor partner that has seen better.
 STYLES: Mapping[str, float] = {
-    'skilled_sheet': 0.07, 'decent': 0.14, 'polite_generic': 0.15, 'over_apologiser': 0.15, 'lecturer': 0.15,
-    'list_maker': 0.12, 'yielder': 0.11, 'hostile': 0.08, 'silent': 0.02, 'fact_bag': 0.01,
+    'skilled_sheet': 0.07, 'decent': 0.14, 'polite_generic': 0.14, 'over_apologiser': 0.15, 'lecturer': 0.14,
+    'list_maker': 0.12, 'yielder': 0.11, 'hostile': 0.10, 'silent': 0.02, 'fact_bag': 0.01,
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Demonstration:
-  """One turn in token ids: what the policy saw, and what it should have said."""
-
-  prompt_ids: list[int]
-  response_ids: list[int]
 
 
 def mixed_defender(styles: Mapping[str, float] = STYLES) -> ScriptedDefender:

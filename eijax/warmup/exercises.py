@@ -20,7 +20,7 @@ from eijax.scripted.sheet_facts import bullets
 from eijax.seeds import derive_seed
 
 NUM_FACTS = 4
-NUM_TURNS = 5
+NUM_TURNS = 4
 REPLACED_SHARE = 0.6
 MAX_USER_WORDS = 7
 STYLES = ('decent', 'skilled_sheet')

@@ -1,17 +1,15 @@
-"""Supervised updates on packed demonstrations, through the learner's own step."""
+"""The warm-up of a policy that starts from random weights: demonstrations, each seen once."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 import numpy as np
 
-from eijax.learning import losses, optimizer as optimizer_lib, packing, scoring, sharding, step
+from eijax.learning import optimizer as optimizer_lib, packing, sharding
+from eijax.learning.supervised import PlannedBatch, SupervisedLearner, rows_at
 from eijax.policy.decoder import Decoder
-from eijax.policy.initial import with_induction_circuit
 from eijax.seeds import derive_seed
 from eijax.warmup.config import WarmupConfig
 
@@ -19,22 +17,29 @@ from eijax.warmup.config import WarmupConfig
 CHUNK_LENGTH = 256
 
 
-def mini_batches(config: packing.PackingConfig, kinds: Sequence[Sequence[packing.Segment]], seed: int) -> list[packing.PackedBatch]:
-  """Mini-batches of every kind of segments, in one shuffled order.
+def plan_batches(
+    segments: Sequence[packing.Segment], kinds: Sequence[Sequence[int]], config: packing.PackingConfig, *, seed: int, multiple: int = 1,
+) -> list[PlannedBatch]:
+  """Mini-batches of every kind of segments, in one shuffled order; each segment is in one of them.
 
-  Each kind has the shortest rows that hold it, and as many of them as keep the positions of a mini-batch within
-  rows_per_minibatch rows of the longest length. Shuffled, because a policy that meets one kind after the other
-  forgets the first: the same updates end at a higher loss.
+  Each kind has the shortest rows that hold it, and `rows_at` of them. Shuffled, because a policy that meets one kind
+  after the other forgets the first: the same updates end at a higher loss.
+
+  Args:
+    kinds: indices of segments; none is empty.
+    multiple: see `rows_at`.
   """
-  batches = []
-  for number, segments in enumerate(kinds):
-    row_length = packing.choose_row_length(segments, config.row_lengths)
-    rows = max(1, config.rows_per_minibatch * config.row_lengths[-1] // row_length)
-    num_rows = len(packing.assign_rows([len(segment) for segment in segments], row_length))
+  planned = []
+  for number, members in enumerate(kinds):
+    chosen = [segments[i] for i in members]
+    row_length = packing.choose_row_length(chosen, config.row_lengths)
+    rows = rows_at(config, row_length, multiple)
+    num_rows = len(packing.assign_rows([len(segment) for segment in chosen], row_length))
     shaped = dataclasses.replace(config, rows_per_minibatch=rows, num_minibatches=-(-num_rows // rows))
-    batches += packing.pack_minibatches(segments, shaped, seed=derive_seed('warm-up rows', seed, number))
-  order = np.random.default_rng(derive_seed('warm-up order', seed)).permutation(len(batches))
-  return [batches[i] for i in order]
+    plan, length = packing.plan_minibatches(chosen, shaped, seed=derive_seed('warm-up rows', seed, number))
+    planned += [PlannedBatch(length, rows, [[members[i] for i in row] for row in batch]) for batch in plan]
+  order = np.random.default_rng(derive_seed('warm-up order', seed)).permutation(len(planned))
+  return [planned[i] for i in order]
 
 
 def warm_up(
@@ -53,25 +58,16 @@ def warm_up(
   Returns:
     Trained params, placed on the mesh.
   """
-  optimizer = optimizer_lib.make_optimizer(config.optimizer)
-  init_fn = step.params_init(decoder)
-  abstract = step.abstract_train_state(init_fn, optimizer, mesh)
-  shardings = step.state_shardings(abstract)
-  init_key, circuit_key = jax.random.split(jax.random.key(seed))
-  fresh = step.create_train_state(init_fn, optimizer, mesh, init_key).params
-  if jax.process_count() > 1:
-    fresh = multihost_utils.process_allgather(fresh, tiled=True)  # Small, and changed on the host.
-  params = jax.device_put(with_induction_circuit(fresh, decoder.config, circuit_key, lead_in), shardings.params)
-  state = step.train_state_of(params, optimizer, abstract)
-  score_fn = scoring.make_score_fn(decoder, temperature=1.0, chunk_length=CHUNK_LENGTH)
-  update = step.make_update_step(score_fn, losses.supervised_loss_fn, optimizer, mesh, shardings)
-  batches = mini_batches(config.packing, kinds, seed)
-  last = None
-  for i, batch in enumerate(batches):
-    rate = optimizer_lib.learning_rate_at(config.optimizer, i, len(batches))
-    # Every process has made the same rows, and gives its share of them.
-    state, metrics = update(state, sharding.put_batch(sharding.share_of_rows(batch), mesh, 1), rate)
+  learner = SupervisedLearner(decoder, optimizer_lib.make_optimizer(config.optimizer), mesh, chunk_length=CHUNK_LENGTH)
+  segments, members = [], []
+  for kind in kinds:
+    members.append(range(len(segments), len(segments) + len(kind)))
+    segments += kind
+  planned = plan_batches(segments, members, config.packing, seed=seed, multiple=sharding.num_data_shards(mesh))
+  last, state = None, learner.first_state(seed, lead_in)
+  rate_at = lambda number: optimizer_lib.learning_rate_at(config.optimizer, number, len(planned))
+  for number, state, metrics in learner.updates(state, (batch.fill(segments) for batch in planned), rate_at):
     if on_update is not None:
-      on_update(i + 1, len(batches), float((last or metrics)['loss']))
+      on_update(number + 1, len(planned), float((last or metrics)['loss']))
     last = metrics
   return state.params
