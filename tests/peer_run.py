@@ -1,17 +1,18 @@
-"""One process of a tiny run that has several, each with four virtual CPU devices.
+"""A tiny run of several processes (tests/forked.py), each with four virtual CPU devices, in which each meets its moment.
 
-    python tests/peer_run.py POLICY WORKDIR COORDINATOR NUM_PROCESSES PROCESS_ID MOMENT
+    python tests/peer_run.py POLICY WORKDIR COORDINATOR MOMENT...
 """
 
 import dataclasses
+import functools
 import os
 import signal
 import sys
 
-from eijax import command
 from eijax.config import EpisodeConfig, EvaluationConfig, LearnerConfig, RunConfig
 from eijax.learning.packing import PackingConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
+import forked
 from tiny_run import at_call, tiny_config
 
 NUM_STEPS = 2
@@ -38,19 +39,24 @@ def _plan(moment: str) -> None:
   {'none': lambda: None, 'sigterm': lambda: at_call(train, 'run_rollouts', 1, sigterm)}[moment]()
 
 
-def main(argv) -> None:
+def _life(policy: str, workdir: str, coordinator: str, num_processes: int, process_id: int, moment: str) -> None:
   from eijax import train  # pylint: disable=import-outside-toplevel
   from eijax.training.machine import MachineConfig  # pylint: disable=import-outside-toplevel
   from eijax.training.peers import joined  # pylint: disable=import-outside-toplevel
 
-  _, policy, workdir, coordinator, num_processes, process_id, moment = argv
   _plan(moment)
   train.write_report = lambda path: path / 'report.html'  # Seconds of drawing, and tested elsewhere.
-  machine = MachineConfig(coordinator=coordinator, num_processes=int(num_processes), process_id=int(process_id), peer_timeout_secs=10.0)
+  machine = MachineConfig(coordinator=coordinator, num_processes=num_processes, process_id=process_id, peer_timeout_secs=10.0)
   with joined(machine, tpu=False) as peers:
     train.train(peer_config(policy, tiny_config(f'{policy}/../scenarios')), workdir, tpu=False, resume=True, machine=machine, peers=peers)
 
 
+def main(policy: str, workdir: str, coordinator: str, *moments: str) -> None:
+  import eijax.train  # For all processes. pylint: disable=import-outside-toplevel, unused-import
+
+  forked.live([functools.partial(_life, policy, workdir, coordinator, len(moments), index, moment)
+               for index, moment in enumerate(moments)], at_once=True)
+
+
 if __name__ == '__main__':
-  sys.argv[0] = 'peer_run'
-  command.run(main)
+  main(*sys.argv[1:])

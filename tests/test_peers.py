@@ -1,10 +1,6 @@
 """Several processes, one run: what they agree on, what becomes of it when one ends, and that the result is that of one process."""
 
 import concurrent.futures
-import json
-import os
-import pathlib
-import re
 import signal
 import socket
 import subprocess
@@ -16,19 +12,17 @@ import numpy as np
 import pytest
 
 from eijax import train
-from eijax.checkpoints import layout
 from eijax.errors import EijaxError, PreemptedError, UsageError
 from eijax.learning import packing
 from eijax.training import devices, experience, together
 from eijax.training.machine import MachineConfig
 from eijax.training.peers import Peers
 from eijax.training.preemption import Notice, Preemption
+from forked import environment, free_port
 from learning_cases import segments
-from peer_run import NUM_STEPS, peer_config
-from saved_run import write_run
+from peer_run import peer_config
 from tiny_run import tiny_config
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 # jax's own client of a CPU gives up after 30 seconds in a collective; a machine that is busy may take that long to start one.
 TIMEOUT_SECS = 300
 
@@ -181,23 +175,9 @@ def test_more_processes_than_scenarios(monkeypatch):
 # ---- Processes -----------------------------------------------------------------------------------------------
 
 
-def free_port():
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
-
-
-def environment():
-  flags = re.sub(r'--xla_force_host_platform_device_count=\d+', '', os.environ['XLA_FLAGS'])
-  return os.environ | {
-      'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count=4', 'PYTHONPATH': str(ROOT),
-      'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      'JAX_NUMPY_RANK_PROMOTION': 'raise'}
-
-
 def run_all(commands):
   """Run processes at once; (status, stdout, stderr) of each."""
-  running = [subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  running = [subprocess.Popen(command, env=environment(num_devices=4), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
              for command in commands]
   try:
     with concurrent.futures.ThreadPoolExecutor(len(running)) as pool:
@@ -269,64 +249,3 @@ def test_a_process_that_nobody_joins_ends_by_itself(tmp_path, index):
   script.write_text(TALK)
   [(status, _, err)] = run_all([[sys.executable, str(script), '2', str(index), f'127.0.0.1:{free_port()}', 'none', '2']])
   assert status == 2 and 'was not reached by all processes within 2 s; start them all, and give all the address of process 0' in err, err
-
-
-def lines(path):
-  return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@pytest.fixture(scope='module')
-def alone(tmp_path_factory):
-  """A saved policy, and what one process with eight devices makes of it."""
-  folder = tmp_path_factory.mktemp('alone')
-  policy, config, _ = write_run(folder)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'write_report', lambda path: path / 'report.html')
-    train.train(peer_config(str(policy), config), str(folder / 'one'), tpu=False, resume=True)
-  return policy, folder / 'one'
-
-
-def run_together(policy, workdir, *moments):
-  address = f'127.0.0.1:{free_port()}'
-  return run_all([
-      [sys.executable, str(ROOT / 'tests/peer_run.py'), str(policy), str(workdir), address, str(len(moments)), str(i), moment]
-      for i, moment in enumerate(moments)])
-
-
-def assert_like_one(one, several, num_processes):
-  expected, actual = lines(one / 'metrics.jsonl'), lines(several / 'metrics.jsonl')
-  assert [row['step'] for row in actual] == list(range(NUM_STEPS))
-  for mine, theirs in zip(actual, expected):
-    for name in ('loss', 'policy_loss', 'entropy', 'reward', 'advantage_std'):
-      assert mine[name] == pytest.approx(theirs[name], abs=1e-5), name
-    # Sums of float32 in another order.
-    for name in ('grad_norm', 'update_norm', 'param_norm'):
-      assert mine[name] == pytest.approx(theirs[name], rel=1e-4), name
-    for name in ('num_tokens', 'num_updates', 'episodes', 'simulator_requests', 'rounds_mean'):
-      assert mine[name] == theirs[name], name
-  for name in (*(f'episodes/step_{step:06d}.jsonl' for step in range(NUM_STEPS)), 'eval/step_000000/results.jsonl'):
-    assert (several / name).read_text() == (one / name).read_text(), name
-  assert layout.complete_steps(several / 'checkpoints') == [1, 2]
-  config = json.loads((several / 'config.json').read_text())
-  assert config['sampler']['num_slots'] == 8, 'settings do not depend on the processes'
-  assert len(list((several / 'tensorboard').iterdir())) <= 2, f'of {num_processes} processes one writes'
-
-
-@pytest.mark.slow
-def test_two_processes_stopped_at_one_of_them_equal_one_process(alone, tmp_path):
-  policy, one = alone
-  results = run_together(policy, tmp_path / 'two', 'none', 'sigterm')
-  for status, _, err in results:
-    assert status == PreemptedError.exit_code and 'error: stopped by SIGTERM; saved at step 0: the same command goes on' in err, results
-  for status, _, err in (results := run_together(policy, tmp_path / 'two', 'none', 'none')):
-    assert status == 0, results
-  assert 'resumed at step 0' in results[0][1] and not results[1][1].replace('\n', '').strip().startswith('resumed')
-  assert_like_one(one, tmp_path / 'two', 2)
-
-
-@pytest.mark.slow
-def test_four_processes_equal_one(alone, tmp_path):
-  policy, one = alone
-  for status, _, err in (results := run_together(policy, tmp_path / 'four', 'none', 'none', 'none', 'none')):
-    assert status == 0, results
-  assert_like_one(one, tmp_path / 'four', 4)

@@ -1,6 +1,5 @@
 """SIGTERM: whenever it comes, the run saves in time, leaves with its own status, and goes on to the same end."""
 
-import contextlib
 import os
 import pathlib
 import signal
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import orbax.checkpoint as ocp
 import pytest
 
@@ -19,22 +17,11 @@ from eijax.learning import sharding
 from eijax.simulator.client import SimulatorClient
 from eijax.training.machine import MachineConfig
 from eijax.training.preemption import Preemption
+from forked import every_program_is_kept
 from test_train import assert_equal_runs
-from tiny_run import at_call, tiny_config, use_one_device, write_scenarios
+from tiny_run import sigterm, sigterm_at, tiny_config, use_one_device, write_scenarios
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def sigterm(*_):
-  os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def sigterm_at(owner, name, number):
-  """SIGTERM for this process at the start of call `number` (from 1) of owner.name."""
-  with pytest.MonkeyPatch.context() as patch:
-    at_call(owner, name, number, sigterm, patch.setattr)
-    yield
 
 
 # Moment, and the step that the run goes on from. Each start of the run meets the next one.
@@ -55,11 +42,8 @@ def scenarios(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope='module')
 def every_program_is_compiled_once():
-  # Each start of a run builds the same programs anew.
-  least = jax.config.jax_persistent_cache_min_compile_time_secs
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  yield
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', least)
+  with every_program_is_kept():  # Each start of a run builds the same programs anew.
+    yield
 
 
 def start(config, path):

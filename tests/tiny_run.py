@@ -1,18 +1,19 @@
 """A training run small enough for tests: scenarios, config and one CPU device.
 
-Run as a program, it trains, and kills itself or meets a full disk at a named moment:
+Run as a program (tests/forked.py), it trains again and again, and kills itself or meets a full disk at a named moment each time:
 
-    python tests/tiny_run.py SCENARIOS WORKDIR MOMENT
+    python tests/tiny_run.py SCENARIOS WORKDIR MOMENT...
 """
 
+import contextlib
 import errno
 import functools
 import json
 import os
 import pathlib
 import signal
+import sys
 
-from eijax import command
 from eijax.config import EpisodeConfig, EvaluationConfig, LearnerConfig, RunConfig, SimulatorConfig
 from eijax.learning.optimizer import OptimizerConfig
 from eijax.learning.packing import PackingConfig
@@ -20,6 +21,7 @@ from eijax.policy.config import PolicyConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
 from eijax.scenarios.record import SCENES, SPLITS
 from eijax.warmup.config import WarmupConfig
+import forked
 from talks import make_record
 
 NUM_STEPS = 3
@@ -92,6 +94,21 @@ def at_call(owner, name: str, number: int, act, patch=setattr) -> None:
   patch(owner, name, counted)
 
 
+def sigterm(*_) -> None:
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def sigterm_at(owner, name: str, number: int):
+  """SIGTERM for this process at the start of call `number` (from 1) of owner.name."""
+  original = getattr(owner, name)
+  at_call(owner, name, number, sigterm)
+  try:
+    yield
+  finally:
+    setattr(owner, name, original)
+
+
 def _die() -> None:
   os.kill(os.getpid(), signal.SIGKILL)
 
@@ -128,14 +145,19 @@ def _plan(moment: str) -> None:
   }[moment]()
 
 
-def main(argv) -> None:
+def _life(scenarios: str, workdir: str, moment: str) -> None:
   from eijax import train  # pylint: disable=import-outside-toplevel
 
-  _, scenarios, workdir, moment = argv
   use_one_device(setattr)
   _plan(moment)
   train.train(tiny_config(scenarios), workdir, tpu=False, resume=True)
 
 
+def main(scenarios: str, workdir: str, *moments: str) -> None:
+  import eijax.train  # For all lives. pylint: disable=import-outside-toplevel, unused-import
+
+  forked.live([functools.partial(_life, scenarios, workdir, moment) for moment in moments])
+
+
 if __name__ == '__main__':
-  command.run(main)
+  main(*sys.argv[1:])
