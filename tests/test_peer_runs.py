@@ -96,7 +96,8 @@ def test_two_processes_fine_tune_an_adapter_like_one(alone, tmp_path):
 
   for status, _, err in (results := together('none', 'sigterm')):
     assert status == PreemptedError.exit_code and 'error: stopped by SIGTERM; saved at step 2: the same command goes on' in err, results
-  assert all(status == 0 for status, _, _ in (results := together('none', 'none'))), results
+  results = together('none', 'none')
+  assert [result.status for result in results] == [0, 0], results
   assert 'resumed at step 2' in results[0].stdout
   expected, actual = lines(tmp_path / 'one/metrics.jsonl'), lines(tmp_path / 'two/metrics.jsonl')
   assert [row['step'] for row in actual] == list(range(5))

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import signal
-import socket
 import subprocess
 import sys
 import threading
