@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -73,16 +74,18 @@ def run_program(script: str, *arguments: str, timeout_secs: float, env: Mapping[
 
 def live(lives: Sequence[Callable[[], object]], *, at_once: bool = False) -> None:
   """Called by a program: live these, one after the other or all at once, and tell the test."""
-  with tempfile.TemporaryDirectory(prefix='eijax_lives_') as folder:
-    paths = [[pathlib.Path(folder) / f'{number}.{name}' for name in ('out', 'err')] for number in range(len(lives))]
-    begun = []
-    for life, logs in zip(lives, paths):
-      begun.append(_fork(life, *logs))
-      if not at_once:
-        begun[-1] = _end_of(begun[-1])
-    statuses = list(map(_end_of, begun)) if at_once else begun
-    for status, logs in zip(statuses, paths):
-      print(json.dumps([status, *(path.read_text() for path in logs)]))
+  # No context: a life that ends would leave it, too.
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='eijax_lives_'))
+  paths = [[folder / f'{number}.{name}' for name in ('out', 'err')] for number in range(len(lives))]
+  begun = []
+  for life, logs in zip(lives, paths):
+    begun.append(_fork(life, *logs))
+    if not at_once:
+      begun[-1] = _end_of(begun[-1])
+  statuses = list(map(_end_of, begun)) if at_once else begun
+  for status, logs in zip(statuses, paths):
+    print(json.dumps([status, *(path.read_text() for path in logs)]))
+  shutil.rmtree(folder)
 
 
 def _end_of(pid: int) -> int:
@@ -98,5 +101,4 @@ def _fork(life: Callable[[], object], out: pathlib.Path, err: pathlib.Path) -> i
   for number, path in enumerate((out, err), start=1):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
   sys.argv = sys.argv[:1]
-  command.run(lambda argv: life())
-  os._exit(0)  # Never reached: a command exits.
+  command.run(lambda argv: life())  # Exits.
