@@ -60,7 +60,6 @@ def assert_like_one(one, several, num_processes):
   assert len(list((several / 'tensorboard').iterdir())) <= 2, f'of {num_processes} processes one writes'
 
 
-@pytest.mark.slow
 def test_two_processes_stopped_at_one_of_them_equal_one_process(alone, tmp_path):
   policy, one = alone
   results = run_together(policy, tmp_path / 'two', 'none', 'sigterm')
@@ -72,7 +71,6 @@ def test_two_processes_stopped_at_one_of_them_equal_one_process(alone, tmp_path)
   assert_like_one(one, tmp_path / 'two', 2)
 
 
-@pytest.mark.slow
 def test_four_processes_equal_one(alone, tmp_path):
   policy, one = alone
   for status, _, err in (results := run_together(policy, tmp_path / 'four', 'none', 'none', 'none', 'none')):

@@ -54,6 +54,7 @@ def start(config, path):
     train.train(config, str(path), tpu=False, resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_at_any_moment_equals_one_that_is_not(scenarios, tmp_path, capsys):
   config = tiny_config(scenarios)
   start(config, tmp_path / 'whole')
