@@ -46,7 +46,7 @@ def _life(policy: str, workdir: str, coordinator: str, num_processes: int, proce
 
   _plan(moment)
   train.write_report = lambda path: path / 'report.html'  # Seconds of drawing, and tested elsewhere.
-  machine = MachineConfig(coordinator=coordinator, num_processes=num_processes, process_id=process_id, peer_timeout_secs=10.0)
+  machine = MachineConfig(coordinator=coordinator, num_processes=num_processes, process_id=process_id)
   with joined(machine, tpu=False) as peers:
     train.train(peer_config(policy, tiny_config(f'{policy}/../scenarios')), workdir, tpu=False, resume=True, machine=machine, peers=peers)
 

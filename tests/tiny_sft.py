@@ -96,7 +96,7 @@ def _life_of_several(workdir: str, moment: str, arguments: list[str], coordinato
   from eijax.training.peers import joined
 
   _plan(moment)
-  machine = MachineConfig(coordinator=coordinator, num_processes=count, process_id=index, peer_timeout_secs=30.0)
+  machine = MachineConfig(coordinator=coordinator, num_processes=count, process_id=index)
   with joined(machine, tpu=False) as peers:
     fine_tune(build(*arguments), workdir, tpu=False, resume=True, machine=machine, peers=peers)
 
