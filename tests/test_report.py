@@ -201,6 +201,7 @@ def test_hostile_texts_stay_texts(tmp_path):
   assert re.search(r'more characters\]', text)
 
 
+@pytest.mark.slow
 def test_a_long_run_of_a_talkative_model_fits_two_megabytes(tmp_path):
   run = report_runs.make_run(tmp_path, num_steps=3000, steps_done=3000, per_scene=60, thinking=True)
   for step in (0, 3000):

@@ -140,6 +140,7 @@ MOMENTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_at_any_moment_equals_one_that_is_not(run, tmp_path, monkeypatch):
   use_one_device(monkeypatch.setattr)
   monkeypatch.setattr(run_lib, 'write_report', lambda path: path / 'report.html')  # Tested above.
@@ -195,6 +196,7 @@ def test_a_policy_of_its_own_starts_with_a_trained_tokenizer(tmp_path, monkeypat
   assert 'No held-out loss' in (tmp_path / 'run/report.html').read_text()
 
 
+@pytest.mark.slow
 def test_an_adapter_alone_is_trained_on_a_hugging_face_folder(tmp_path, monkeypatch):
   use_one_device(monkeypatch.setattr)
   model = model_folder(tmp_path / 'model', dtype='float32')

@@ -9,6 +9,7 @@ import re
 import sys
 import time
 
+import pytest
 import simulator_cards as cards
 
 from eijax.episodes import protocol
@@ -76,6 +77,7 @@ def _alive(kind):
   return sum(isinstance(value, kind) for value in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_talks_that_are_over_are_forgotten():
   # Long talks with people who all differ, more than twice as many as are kept.
   _forget()
