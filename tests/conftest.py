@@ -1,5 +1,6 @@
 """Tests run on eight virtual CPU devices, with silent rank promotion forbidden."""
 
+import gc
 import importlib.metadata
 import os
 import tempfile
@@ -25,6 +26,8 @@ if 'EIJAX_TEST_COMPILED' not in os.environ:
 import jax  # pylint: disable=wrong-import-position
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Tracing makes many objects and few cycles; looking for these at the usual pace is a tenth of the time.
+gc.set_threshold(200_000, 20, 50)
 
 
 def pytest_configure(config):
