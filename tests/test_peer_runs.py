@@ -71,6 +71,7 @@ def test_two_processes_stopped_at_one_of_them_equal_one_process(alone, tmp_path)
   assert_like_one(one, tmp_path / 'two', 2)
 
 
+@pytest.mark.slow
 def test_four_processes_equal_one(alone, tmp_path):
   policy, one = alone
   for status, _, err in (results := run_together(policy, tmp_path / 'four', 'none', 'none', 'none', 'none')):

@@ -63,6 +63,7 @@ def fixture_layouts():
   return fill([[i] for i in range(16)]), fill(packed)
 
 
+@pytest.mark.slow
 def test_packed_rows_have_the_loss_and_the_update_of_rows_of_their_own(layouts):
   alone, packed = (one_update(one_device_mesh(), batch) for batch in layouts)
   assert alone[1]['num_tokens'] == packed[1]['num_tokens'] == alone[2][1]
@@ -81,6 +82,7 @@ def test_the_measured_loss_is_the_cross_entropy_of_the_replies(layouts):
   np.testing.assert_allclose(loss, -chosen.mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spec, num_micro_batches, chunk_length', [('fsdp=8', 1, 0), ('data=2,fsdp=2,tensor=2', 2, 16)])
 def test_eight_devices_learn_like_one(layouts, spec, num_micro_batches, chunk_length):
   expected = one_update(one_device_mesh(), layouts[1])
