@@ -1,5 +1,6 @@
 # make train  [ARGS='--seed=1']   train the demo policy; ARGS are flags of eijax.train
 # make test   [ARGS='-k packing'] run the tests; ARGS are arguments of pytest
+# make test-slow                 run the tests that take longest: runs killed again and again, and the like
 # make parity [ARGS='-k qwen3']   compare with transformers, torch and peft, in an environment of their own
 # make plan-check                compile for TPU slices ahead of time, in an environment of its own; needs no TPU
 
@@ -16,7 +17,7 @@ PARITY_PYTHON := $(PARITY_VENV)/bin/python
 PLAN_PYTHON := $(PLAN_VENV)/bin/python
 SPEC := setup.py pyproject.toml
 
-.PHONY: train test parity plan-check
+.PHONY: train test test-slow parity plan-check
 .DELETE_ON_ERROR:
 # Two installations into one environment would get in each other's way.
 .NOTPARALLEL:
@@ -28,7 +29,10 @@ train: $(VENV)/.installed
 	$(VENV_PYTHON) -m eijax.train $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV_PYTHON) -m pytest -q $(ARGS)
+	$(VENV_PYTHON) -m pytest -q -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder -m 'not slow' $(ARGS)
+
+test-slow: $(VENV)/.installed-test
+	$(VENV_PYTHON) -m pytest -q -n auto --maxprocesses=4 --dist=load -m slow $(ARGS)
 
 parity: $(PARITY_VENV)/.installed-parity
 	$(PARITY_PYTHON) -m pytest -q tests/parity $(ARGS)

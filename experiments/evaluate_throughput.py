@@ -11,12 +11,17 @@ runs the command's own code over the test scenarios, and prints:
   from the whole request to the first byte of the answer); from the response times that the client saw.
 - the greedy schedule of the same talks, the next one as soon as one ends: what a client that
   costs nothing would reach. It lies above the ideal, because talks do not fill the places evenly.
-- CPU seconds of each process, and the resident memory of the evaluating one over time.
+- CPU time of each process, in all and for each request that it sent or answered, and the resident
+  memory of each over time.
+- how busy the machine was with other things: the load average before and after. With more than one in the
+  queue besides these three processes the ratios say nothing.
 
-All three processes are Python: a request costs 2 to 3 ms of the client and 5 to 7 ms of the
-embedded simulator, so that on two cores they, and not the delays, set the pace of a model that
-answers at once. Expected there, with nothing else running: 1.1 to 1.2 x the greedy schedule of what
-the servers say and 1.3 to 1.4 x their ideal; memory that levels off once the caches of texts are full.
+All three processes are Python: a request costs about 1 ms of the client and as much of the embedded simulator,
+besides some 10 ms for a scenario that it has not met, and two to three times that where other programs share the
+cores. On two of them these costs, and not the delays, set the pace of a model that answers at once. What the servers say holds the wait for their own interpreter lock, so that a faster simulator
+makes for a shorter ideal as well: compare `elapsed_secs` and CPU time between versions, and ratios within one.
+Expected on two cores with little else running: 1.2 x the greedy schedule of what the servers say and 1.3 to 1.4 x
+their ideal; memory that levels off, that of the simulator after 256 scenarios.
 """
 
 import contextlib
@@ -116,10 +121,11 @@ def cpu_secs(pid: int) -> float:
 
 
 class Memory:
-  """Samples this process's resident memory until closed."""
+  """Samples the resident memory of processes until closed. processes: name -> id."""
 
-  def __init__(self, every_secs: float = 0.25):
-    self.mib: list[float] = []
+  def __init__(self, processes: dict[str, int], every_secs: float = 0.25):
+    self.mib: dict[str, list[float]] = {name: [] for name in processes}
+    self._processes = processes
     self._stop = threading.Event()
     self._every = every_secs
     threading.Thread(target=self._watch, daemon=True).start()
@@ -127,7 +133,18 @@ class Memory:
   def _watch(self) -> None:
     page = os.sysconf('SC_PAGE_SIZE')
     while not self._stop.wait(self._every):
-      self.mib.append(int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * page / 2**20)
+      for name, pid in self._processes.items():
+        self.mib[name].append(int(pathlib.Path(f'/proc/{pid}/statm').read_text().split()[1]) * page / 2**20)
+
+  def figures(self) -> dict[str, dict[str, object]]:
+    """For each process: medians of the first and the last third of the time, of its tenths, and the largest."""
+    figures = {}
+    for name, mib in self.mib.items():
+      third = max(1, len(mib) // 3)
+      figures[name] = {
+          'first third': float(np.median(mib[:third])), 'last third': float(np.median(mib[-third:])), 'largest': max(mib),
+          'tenths': [round(float(np.median(part)), 1) for part in np.array_split(mib, 10) if len(part)]}
+    return figures
 
   def close(self) -> None:
     self._stop.set()
@@ -145,8 +162,10 @@ def measure(out: str) -> dict:
         model=ModelConfig(name=f'scripted-{_DEFENDER.value}', urls=(model.url,)),
         simulator=SimulatorConfig(urls=tuple(process.url for process in simulators), max_attempts=3),
         scenarios=str(shipped_folder()), limit=_LIMIT.value, split=_SPLIT.value, concurrency=_CONCURRENCY.value)
-    exchanges, memory = Exchanges(), Memory()
+    exchanges = Exchanges()
+    memory = Memory({'evaluate': os.getpid(), 'simulator': simulators[0].pid, 'model': model.pid})
     stack.callback(memory.close)
+    load_before = os.getloadavg()[0]
     before = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
     summary = run(config, Options(out=out))
     after = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
@@ -158,7 +177,7 @@ def measure(out: str) -> dict:
   elapsed = max(start + secs for _, _, start, secs, _ in exchanges.seen) - min(start for _, _, start, _, _ in exchanges.seen)
   secs = np.array([talks[scenario.id] for scenario in scenarios])  # [talks, (delay, server, response)]
   ideal = np.maximum(secs.max(axis=0), secs.sum(axis=0) / _CONCURRENCY.value)
-  third = max(1, len(memory.mib) // 3)
+  cpu = dict(zip(('evaluate', 'simulator', 'model'), np.subtract(after, before).tolist()))
   return {
       'talks': summary['n'], 'failed': summary['failed'], 'requests': len(exchanges.seen),
       'concurrency': _CONCURRENCY.value, 'elapsed_secs': elapsed,
@@ -167,9 +186,11 @@ def measure(out: str) -> dict:
           ('elapsed_over_ideal', elapsed / ideal[number]),
           ('elapsed_over_greedy', elapsed / greedy(secs[:, number], _CONCURRENCY.value)))},
       'longest_talk_secs': secs[:, 0].max(), 'requests_per_sec': len(exchanges.seen) / elapsed,
-      'cpu_secs': dict(zip(('evaluate', 'simulator', 'model'), np.subtract(after, before).tolist())),
-      'memory_mib': {'first third': float(np.median(memory.mib[:third])), 'last third': float(np.median(memory.mib[-third:])),
-                     'largest': max(memory.mib), 'tenths': [round(float(np.median(part)), 1) for part in np.array_split(memory.mib, 10)]},
+      'cpu_secs': cpu,
+      # Every round asks either side once.
+      'cpu_ms_a_request': {name: 1e3 * secs / (len(exchanges.seen) / (1 if name == 'evaluate' else 2)) for name, secs in cpu.items()},
+      'memory_mib': memory.figures(),
+      'load_average': {'before': load_before, 'after': os.getloadavg()[0]},
   }
 
 

@@ -128,6 +128,7 @@ def run_config(scenarios, model, **changes):
       packing=dataclasses.replace(config.packing, row_lengths=(context,)), **changes)
 
 
+@pytest.mark.slow
 def test_a_run_from_a_folder_ends_as_a_folder(model, tmp_path, monkeypatch):
   use_one_device(monkeypatch.setattr)
   scenarios = write_scenarios(tmp_path / 'scenarios')

@@ -131,6 +131,7 @@ def test_frozen_weights_pass_through_the_step_in_place():
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spec', ['fsdp=8', 'data=2,fsdp=2,tensor=2'])
 def test_eight_devices_equal_one(spec):
   one, eight = Learner(policy=POLICY), Learner(spec, 8, policy=POLICY)
@@ -156,6 +157,7 @@ def test_the_adapter_is_split_like_its_kernel():
   assert jax.tree.map(lambda x: x.sharding.spec, lora.base_of(learner.state.params)) == base
 
 
+@pytest.mark.slow
 def test_sampler_and_learner_see_one_policy():
   config = adapted(CONFIG)
   params = moved(Learner(policy=POLICY).state.params, size=0.5)

@@ -255,6 +255,7 @@ def command(*arguments):
                         check=False, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_a_run_trains_an_adapter_and_gives_it_back(model, tmp_path, monkeypatch):
   """From a folder in bfloat16: trained, killed and resumed, exported in every part, and read again."""
   use_one_device(monkeypatch.setattr)
@@ -310,6 +311,7 @@ def test_a_run_trains_an_adapter_and_gives_it_back(model, tmp_path, monkeypatch)
       assert not any(np.any(x) for name, x in named_leaves(params).items() if name.endswith('lora_b'))
 
 
+@pytest.mark.slow
 def test_convert_refuses_in_one_line(model, case, tmp_path):
   base_folder, _, _, source = case
   ours = tmp_path / 'ours'

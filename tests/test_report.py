@@ -90,6 +90,7 @@ def test_a_finished_run_is_told_whole(finished):
   assert 'sees.' in text and 'NaN' not in text and 'None' not in text
 
 
+@pytest.mark.slow
 def test_the_same_folder_gives_the_same_bytes(tmp_path):
   run = report_runs.make_run(tmp_path / 'run', num_steps=4, per_scene=1)
   first = write_report(run).read_bytes()
@@ -151,6 +152,7 @@ def test_failed_talks_are_counted_and_left_out_of_the_examples(tmp_path):
   assert page.count('class="example"') == 3 * 3
 
 
+@pytest.mark.slow
 def test_without_its_scenarios_the_report_goes_without_titles(tmp_path):
   run = report_runs.make_run(tmp_path / 'run', num_steps=4, per_scene=1)
   shutil.move(run / 'scenarios', tmp_path / 'elsewhere')
@@ -201,6 +203,7 @@ def test_hostile_texts_stay_texts(tmp_path):
   assert re.search(r'more characters\]', text)
 
 
+@pytest.mark.slow
 def test_a_long_run_of_a_talkative_model_fits_two_megabytes(tmp_path):
   run = report_runs.make_run(tmp_path, num_steps=3000, steps_done=3000, per_scene=60, thinking=True)
   for step in (0, 3000):

@@ -78,6 +78,7 @@ def test_it_serves_until_a_signal_and_finishes_what_runs(run):
     assert not out and 'Traceback' not in err and KEY not in err
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait(run):
   with running(f'--model={run}@2', '--num_slots=1', '--context=1500', '--decode_steps=1', '--served_model_name=tiny') as (
       process, name, url):
@@ -98,6 +99,7 @@ def test_a_second_signal_does_not_wait(run):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_hugging_face_folder_is_served(tmp_path):
   model = model_folder(tmp_path / 'model')
   with running(f'--model={model}', '--num_slots=2', '--context=200', '--max_tokens=9') as (_, name, url):

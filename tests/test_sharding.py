@@ -1,5 +1,7 @@
 """Mesh specs, logical axes and batch placement."""
 
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from eijax.errors import UsageError
-from eijax.learning import sharding
+from eijax.learning import hosts, sharding
 from learning_cases import batch
 
 
@@ -98,3 +100,29 @@ def test_positions_are_split_over_the_sequence_axis():
 def test_more_devices_than_rows_share_positions(devices, rows, expected):
   assert sharding.default_mesh(devices, rows) == expected
   assert sharding.parse_mesh(expected, devices).num_devices == devices
+
+
+def test_each_process_gives_its_share_of_rows(monkeypatch):
+  packed = batch(rows=16)
+  monkeypatch.setattr(jax, 'process_count', lambda: 4)
+  shares = []
+  for index in range(4):
+    monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
+    shares.append(sharding.share_of_rows(packed).tokens)
+  assert {share.shape for share in shares} == {(4, 32)}
+  np.testing.assert_array_equal(np.concatenate(shares), packed.tokens)
+
+
+@pytest.mark.parametrize('shape, fits', [((1, 8, 1, 1), True), ((2, 2, 1, 2), True), ((1, 2, 1, 4), True), ((1, 1, 1, 8), False)])
+def test_what_belongs_together_stays_in_one_process(monkeypatch, shape, fits):
+  # Two processes of four devices each.
+  device = lambda i: types.SimpleNamespace(process_index=i // 4)
+  mesh = types.SimpleNamespace(
+      devices=np.array([device(i) for i in range(8)], object).reshape(shape), shape=dict(zip(sharding.MESH_AXES, shape)))
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 4)
+  if fits:
+    hosts.check_processes(mesh)
+  else:
+    with pytest.raises(UsageError, match='over processes of 4 devices each; use a tensor axis that divides 4'):
+      hosts.check_processes(mesh)

@@ -3,11 +3,8 @@
 import concurrent.futures
 import json
 import math
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -22,11 +19,12 @@ from eijax.policy.decoder import Decoder
 from eijax.scenarios.record import SCENES
 from eijax.training.run_folder import RunFolder
 from fake_endpoint import FakeEndpoint
+from forked import every_program_is_kept, run_program
 from tiny_run import NUM_STEPS, tiny_config, use_one_device, write_scenarios
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What a clock or the machine decides.
-MEASURED = ('seconds/', 'latency', 'tokens_per_sec', 'peak_memory_mib')
+MEASURED = ('seconds/', '_secs/', 'latency', 'tokens_per_sec', 'peak_memory_mib')
 COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
@@ -50,18 +48,15 @@ def baseline(tmp_path_factory):
     result.num_compiled.append(len(compiled))
     add_metrics(self, row)
 
-  least = jax.config.jax_persistent_cache_min_compile_time_secs
-  with pytest.MonkeyPatch.context() as patch:
+  # The processes that are killed below find every program compiled.
+  with pytest.MonkeyPatch.context() as patch, every_program_is_kept():
     use_one_device(patch.setattr)
     patch.setattr(RunFolder, 'add_metrics', count)
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if name == COMPILED else None)
-    # The processes that are killed below find every program compiled.
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     try:
       train.train(result.config, str(result.path), tpu=False, resume=True)
     finally:
-      jax.config.update('jax_persistent_cache_min_compile_time_secs', least)
       jax.monitoring.clear_event_listeners()
   return result
 
@@ -77,10 +72,11 @@ def lasting(row):
 
 def test_files_of_a_run(baseline):
   found = {str(path.relative_to(baseline.path)) for path in baseline.path.rglob('*') if path.is_file()}
-  assert {name for name in found if not name.startswith('checkpoints/')} == {
+  assert {name for name in found if not name.startswith(('checkpoints/', 'tensorboard/'))} == {
       'config.json', 'metrics.jsonl', 'report.html', 'policy/config.json', 'policy/tokenizer.model',
       *(f'episodes/step_{step:06d}.jsonl' for step in range(NUM_STEPS)),
       *(f'eval/step_{step:06d}/{name}' for step in (0, 2, 3) for name in ('results.jsonl', 'summary.json'))}
+  assert len([name for name in found if name.startswith('tensorboard/events.out.tfevents.')]) == 1
   config = json.loads((baseline.path / 'config.json').read_text())
   assert {'versions', 'git_revision', 'preset', 'seed', 'policy', 'advantages', 'simulator'} <= set(config)
   assert config['versions']['jax'] == jax.__version__
@@ -150,15 +146,6 @@ def assert_equal_runs(actual, expected, config):
   assert (actual / 'report.html').exists()
 
 
-def run_process(baseline, workdir, moment):
-  environment = os.environ | {
-      'PYTHONPATH': str(ROOT), 'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0', 'JAX_NUMPY_RANK_PROMOTION': 'raise'}
-  return subprocess.run(
-      [sys.executable, str(ROOT / 'tests/tiny_run.py'), baseline.scenarios, str(workdir), moment],
-      env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_an_evaluation_without_a_score_stops_the_run_and_is_held_again(baseline, tmp_path, monkeypatch):
   use_one_device(monkeypatch.setattr)
   with FakeEndpoint(answer=lambda request: 'no JSON at all') as endpoint:
@@ -187,14 +174,13 @@ FATES = (
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_equals_one_that_is_not(baseline, tmp_path):
   def live(number):
-    workdir = tmp_path / str(number)
-    return [(moment, run_process(baseline, workdir, moment)) for moment in FATES[number]]
+    return run_program('tiny_run.py', baseline.scenarios, str(tmp_path / str(number)), *FATES[number], timeout_secs=300)
 
   with concurrent.futures.ThreadPoolExecutor(len(FATES)) as pool:
     for number, ends in enumerate(pool.map(live, range(len(FATES)))):
-      for moment, result in ends:
+      for moment, result in zip(FATES[number], ends, strict=True):
         expected = 0 if moment == 'none' else 1 if 'disk' in moment else -signal.SIGKILL
-        assert result.returncode == expected, f'{moment}: {result.returncode}\n{result.stdout}\n{result.stderr}'
+        assert result.status == expected, f'{moment}: {result.status}\n{result.stdout}\n{result.stderr}'
         assert 'Traceback' not in result.stderr
         if 'disk' in moment:
           assert 'No space left on device' in result.stderr.splitlines()[-1]

@@ -1,18 +1,19 @@
 """A training run small enough for tests: scenarios, config and one CPU device.
 
-Run as a program, it trains, and kills itself or meets a full disk at a named moment:
+Run as a program (tests/forked.py), it trains again and again, and kills itself or meets a full disk at a named moment each time:
 
-    python tests/tiny_run.py SCENARIOS WORKDIR MOMENT
+    python tests/tiny_run.py SCENARIOS WORKDIR MOMENT...
 """
 
+import contextlib
 import errno
 import functools
 import json
 import os
 import pathlib
 import signal
+import sys
 
-from eijax import command
 from eijax.config import EpisodeConfig, EvaluationConfig, LearnerConfig, RunConfig, SimulatorConfig
 from eijax.learning.optimizer import OptimizerConfig
 from eijax.learning.packing import PackingConfig
@@ -20,6 +21,7 @@ from eijax.policy.config import PolicyConfig
 from eijax.sampling.config import SamplerShapes, SamplingConfig
 from eijax.scenarios.record import SCENES, SPLITS
 from eijax.warmup.config import WarmupConfig
+import forked
 from talks import make_record
 
 NUM_STEPS = 3
@@ -78,8 +80,8 @@ def use_one_device(patch) -> None:
   patch(sharding, 'make_mesh', functools.partial(sharding.make_mesh, devices=jax.devices()[:1]))
 
 
-def _at_call(owner, name: str, number: int, act) -> None:
-  """Have call `number` (from 1) of owner.name begin with act()."""
+def at_call(owner, name: str, number: int, act, patch=setattr) -> None:
+  """Have call `number` (from 1) of owner.name begin with act(). patch: setattr, or that of pytest's monkeypatch."""
   original, calls = getattr(owner, name), []
 
   @functools.wraps(original)
@@ -89,7 +91,22 @@ def _at_call(owner, name: str, number: int, act) -> None:
       act()
     return original(*args, **kwargs)
 
-  setattr(owner, name, counted)
+  patch(owner, name, counted)
+
+
+def sigterm(*_) -> None:
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def sigterm_at(owner, name: str, number: int):
+  """SIGTERM for this process at the start of call `number` (from 1) of owner.name."""
+  original = getattr(owner, name)
+  at_call(owner, name, number, sigterm)
+  try:
+    yield
+  finally:
+    setattr(owner, name, original)
 
 
 def _die() -> None:
@@ -110,32 +127,37 @@ def _plan(moment: str) -> None:
   from eijax.training.run_folder import RunFolder
   import orbax.checkpoint as ocp
 
-  in_second_step = functools.partial(_at_call, train, 'run_rollouts', 2)
+  in_second_step = functools.partial(at_call, train, 'run_rollouts', 2)
   {
       'none': lambda: None,
-      'warm-up': lambda: _at_call(sharding, 'put_batch', 2, _die),
-      'evaluation': lambda: _at_call(ResultStore, 'add', 3, _die),
+      'warm-up': lambda: at_call(sharding, 'put_batch', 2, _die),
+      'evaluation': lambda: at_call(ResultStore, 'add', 3, _die),
       # Where the evaluation of step 0 is there already.
-      'later evaluation': lambda: _at_call(ResultStore, 'add', 2, _die),
+      'later evaluation': lambda: at_call(ResultStore, 'add', 2, _die),
       # Four talks a step: the sixth request is in the second round.
-      'talks': lambda: in_second_step(lambda: _at_call(SimulatorClient, 'submit', 6, _die)),
-      'update': lambda: in_second_step(lambda: _at_call(sharding, 'put_batch', 2, _die)),
+      'talks': lambda: in_second_step(lambda: at_call(SimulatorClient, 'submit', 6, _die)),
+      'update': lambda: in_second_step(lambda: at_call(sharding, 'put_batch', 2, _die)),
       # Orbax has finished the optimizer's part of a step, not that of the params. Where step 0 is there already.
-      'save': lambda: _at_call(ocp.StandardCheckpointHandler, 'finalize', 2, _die),
-      'full disk in metrics': lambda: _at_call(
+      'save': lambda: at_call(ocp.StandardCheckpointHandler, 'finalize', 2, _die),
+      'full disk in metrics': lambda: at_call(
           RunFolder, 'add_metrics', 2, lambda: setattr(os, 'fsync', _full_disk)),
       'full disk in a checkpoint': lambda: setattr(os, 'posix_fallocate', _full_disk),
   }[moment]()
 
 
-def main(argv) -> None:
+def _life(scenarios: str, workdir: str, moment: str) -> None:
   from eijax import train  # pylint: disable=import-outside-toplevel
 
-  _, scenarios, workdir, moment = argv
   use_one_device(setattr)
   _plan(moment)
   train.train(tiny_config(scenarios), workdir, tpu=False, resume=True)
 
 
+def main(scenarios: str, workdir: str, *moments: str) -> None:
+  import eijax.train  # For all lives. pylint: disable=import-outside-toplevel, unused-import
+
+  forked.live([functools.partial(_life, scenarios, workdir, moment) for moment in moments])
+
+
 if __name__ == '__main__':
-  command.run(main)
+  main(*sys.argv[1:])

@@ -1,18 +1,26 @@
-"""A fine-tuning small enough for tests. Run as a program, it kills itself at a named moment:
+"""A fine-tuning small enough for tests.
 
-    python tests/tiny_sft.py WORKDIR MOMENT -- FLAG...
+Run as a program (tests/forked.py), it is begun again and again, and kills itself at a named moment each time:
+
+    python tests/tiny_sft.py WORKDIR MOMENT... -- FLAG...
+
+Or it is one fine-tuning by several processes at once, in which each meets its moment:
+
+    python tests/tiny_sft.py WORKDIR --together=HOST:PORT MOMENT... -- FLAG...
 """
 
+import functools
 import json
 import os
 import random
 import signal
+import sys
 
 from absl import flags
 
-from eijax import command
 from eijax.config import SftConfig
-from tiny_run import _at_call, use_one_device
+import forked
+from tiny_run import at_call, sigterm, use_one_device
 
 THINGS = ('dog', 'boat', 'lamp', 'coat', 'bike', 'pipe')
 
@@ -59,26 +67,52 @@ def _plan(moment: str) -> None:
   # pylint: disable=import-outside-toplevel
   from eijax.learning import sharding
   from eijax.sft.held_out import HeldOut
+  from eijax.sft.metrics import MetricsRows
   import orbax.checkpoint as ocp
 
   {
       'none': lambda: None,
-      'first measure': lambda: _at_call(HeldOut, 'measure', 1, _die),
-      'update': lambda: _at_call(sharding, 'put_batch', 8, _die),
-      'measure': lambda: _at_call(HeldOut, 'measure', 1, _die),
+      'sigterm': lambda: at_call(MetricsRows, 'hold', 2, sigterm),
+      'first measure': lambda: at_call(HeldOut, 'measure', 1, _die),
+      'update': lambda: at_call(sharding, 'put_batch', 8, _die),
+      'measure': lambda: at_call(HeldOut, 'measure', 1, _die),
       # Orbax has finished the optimizer's part of a step, not that of the params.
-      'save': lambda: _at_call(ocp.StandardCheckpointHandler, 'finalize', 2, _die),
+      'save': lambda: at_call(ocp.StandardCheckpointHandler, 'finalize', 2, _die),
   }[moment]()
 
 
-def main(argv) -> None:
+def _life(workdir: str, moment: str, arguments: list[str]) -> None:
   from eijax.sft.run import fine_tune  # pylint: disable=import-outside-toplevel
 
-  workdir, moment = argv[1:3]
   use_one_device(setattr)
   _plan(moment)
-  fine_tune(build(*argv[3:]), workdir, tpu=False, resume=True)
+  fine_tune(build(*arguments), workdir, tpu=False, resume=True)
+
+
+def _life_of_several(workdir: str, moment: str, arguments: list[str], coordinator: str, count: int, index: int) -> None:
+  # pylint: disable=import-outside-toplevel
+  from eijax.sft.run import fine_tune
+  from eijax.training.machine import MachineConfig
+  from eijax.training.peers import joined
+
+  _plan(moment)
+  machine = MachineConfig(coordinator=coordinator, num_processes=count, process_id=index)
+  with joined(machine, tpu=False) as peers:
+    fine_tune(build(*arguments), workdir, tpu=False, resume=True, machine=machine, peers=peers)
+
+
+def main(workdir: str, *others: str) -> None:
+  import eijax.sft.run  # For all lives. pylint: disable=import-outside-toplevel, unused-import
+
+  end = others.index('--')
+  moments, arguments = list(others[:end]), list(others[end + 1:])
+  if moments[0].startswith('--together='):
+    coordinator = moments.pop(0).partition('=')[2]
+    forked.live([functools.partial(_life_of_several, workdir, moment, arguments, coordinator, len(moments), index)
+                 for index, moment in enumerate(moments)], at_once=True)
+  else:
+    forked.live([functools.partial(_life, workdir, moment, arguments) for moment in moments])
 
 
 if __name__ == '__main__':
-  command.run(main)
+  main(*sys.argv[1:])

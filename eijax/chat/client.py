@@ -21,7 +21,7 @@ from eijax.chat.outcomes import Judge, Passing
 from eijax.chat.recording import ANSWERED, Call, Exchanges, Live
 from eijax.chat.routes import Route, make_routes
 from eijax.chat.usage import UsageMeter
-from eijax.chat.wire import Exchange, Wire
+from eijax.chat.wire import Exchange, Wire, encode
 
 _BASE_DELAY_SECS = 0.5
 _MAX_DELAY_SECS = 30.0
@@ -149,7 +149,7 @@ class ChatClient:
     asked |= {name: value for name, value in fields.items() if value is not None}
     asked |= extra_body or {}
     try:
-      result = self._answer(asked, self._exchanges.open(asked, _encode(asked)))
+      result = self._answer(asked, self._exchanges.open(asked))
     except errors.ChatError as error:
       if self._meter is not None:
         self._meter.add_failed(error.num_retries)
@@ -169,8 +169,9 @@ class ChatClient:
       if self._closed.is_set():
         raise errors.Closed('the chat client was closed while a request was under way')
       route = self._routes[(first + retries) % len(self._routes)]
-      exchange = call.send(lambda: self._send(route, asked, lessons.get(route, ()), limit))
-      sent = _sent(exchange)
+      sent: dict[str, Any] = {}
+      exchange = call.send(lambda: self._send(route, asked, lessons.get(route, ()), limit, sent))
+      sent = sent or json.loads(exchange.sent)  # What is replayed was not sent now.
       try:
         answer = self._judge.completion(exchange)
       except Passing as passing:
@@ -210,12 +211,14 @@ class ChatClient:
         )
 
   def _send(
-      self, route: Route, asked: dict[str, Any], lessons: Sequence[Lesson], limit: int | None
+      self, route: Route, asked: dict[str, Any], lessons: Sequence[Lesson], limit: int | None, sent: dict[str, Any]
   ) -> Exchange:
+    """Send a request in the form that the endpoint takes, and put that form into `sent`."""
     dialect = self._dialects.of(route)
     for lesson in lessons:
       dialect = dialect.learn(lesson)
-    return self._wire.send(route, 'POST', '/chat/completions', _encode(dialect.wire(asked, limit)))
+    sent.update(dialect.wire(asked, limit))
+    return self._wire.send(route, 'POST', '/chat/completions', encode(sent))
 
   @staticmethod
   def _learn(
@@ -249,13 +252,13 @@ class ChatClient:
     Raises:
       ChatError: after the retries where they can help.
     """
-    call = Live().open(asked, b'')
+    call = Live().open(asked)
     for retries in itertools.count():
       if self._closed.is_set():
         raise errors.Closed('the client was closed while a request was under way')
       route = self._routes[retries % len(self._routes)]
       try:
-        exchange = self._wire.send(route, 'POST', path, _encode(asked))
+        exchange = self._wire.send(route, 'POST', path, encode(asked))
         self._judge.check(exchange)
         try:
           return read(completion_lib.decode(exchange.body))
@@ -307,11 +310,12 @@ class ChatClient:
   def _probe(self, route: Route, models: set[str]) -> None:
     """Ask for one token: lists of models are often incomplete."""
     asked = {'model': self.model, 'max_tokens': 1, 'messages': [{'role': 'user', 'content': 'Hello'}]}
-    exchange = self._send(route, asked, (), None)
+    sent: dict[str, Any] = {}
+    exchange = self._send(route, asked, (), None, sent)
     try:
       self._judge.check(exchange)
     except errors.BadRequest as error:
-      lesson, _ = self._learn(exchange, _sent(exchange), error)
+      lesson, _ = self._learn(exchange, sent, error)
       if lesson is not None:
         return  # It minds the form, which is learned with the first request.
       if models:
@@ -363,13 +367,3 @@ class ChatClient:
     for key in self._keys:
       text = text.replace(key, '***')
     return text
-
-
-def _encode(payload: Mapping[str, Any]) -> bytes:
-  # Half a surrogate pair, which a model may emit, is not valid in a request.
-  return json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace')
-
-
-def _sent(exchange: Exchange) -> dict[str, Any]:
-  """The request of an exchange as it went out."""
-  return json.loads(exchange.sent)

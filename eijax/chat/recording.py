@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from eijax import jsonl
 from eijax.chat.errors import NotRecorded
-from eijax.chat.wire import Exchange
+from eijax.chat.wire import Exchange, encode
 from eijax.errors import DataError, UsageError
 
 FILE = 'exchanges.jsonl'
@@ -60,8 +60,8 @@ class Call(Protocol):
 class Exchanges(Protocol):
   """Where the tries of a client come from and go to."""
 
-  def open(self, asked: Mapping[str, Any], body: bytes) -> Call:
-    """Begin a request. asked: in the common form; body: the same, encoded."""
+  def open(self, asked: Mapping[str, Any]) -> Call:
+    """Begin a request. asked: in the common form."""
 
   def replays(self, model: str) -> bool:
     """Whether all answers come from a recording; raises where that has none of this model."""
@@ -83,7 +83,7 @@ class _LiveCall:
 class Live:
   """The network alone."""
 
-  def open(self, asked: Mapping[str, Any], body: bytes) -> Call:
+  def open(self, asked: Mapping[str, Any]) -> Call:
     return _LiveCall()
 
   def replays(self, model: str) -> bool:
@@ -205,13 +205,13 @@ class Replayer:
     self.folder = pathlib.Path(folder)
     self._index = _Index(self.folder / FILE)
 
-  def open(self, asked: Mapping[str, Any], body: bytes) -> Call:
+  def open(self, asked: Mapping[str, Any]) -> Call:
     """Find a request.
 
     Raises:
       NotRecorded: it is not there, or came more often than it was recorded.
     """
-    tries = self._index.take(key_of(body), failed_too=True)
+    tries = self._index.take(key_of(encode(asked)), failed_too=True)
     if tries is None:
       said = str(asked['messages'][-1].get('content', ''))[:60] if asked.get('messages') else ''
       raise NotRecorded(
@@ -268,7 +268,8 @@ class Recorder:
     """Whether the folder held exchanges already."""
     return bool(self._index.models)
 
-  def open(self, asked: Mapping[str, Any], body: bytes) -> Call:
+  def open(self, asked: Mapping[str, Any]) -> Call:
+    body = encode(asked)
     key = key_of(body)
     tries = self._index.take(key, failed_too=False)
     if tries is not None:

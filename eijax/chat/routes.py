@@ -1,6 +1,7 @@
 """Where requests go: base URLs and keys, and how to speak of them without leaking a key."""
 
 import dataclasses
+import functools
 import urllib.parse
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ class Route:
   url: str  # Base URL, without a slash at the end.
   key: str = dataclasses.field(repr=False)
 
-  @property
+  @functools.cached_property
   def display(self) -> str:
     return display_url(self.url)
 

@@ -6,11 +6,12 @@ ends in an `Exchange` within bounded time and memory.
 
 import contextlib
 import dataclasses
+import json
 import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import requests
 import requests.adapters
@@ -24,6 +25,8 @@ MAX_BODY_BYTES = 16 << 20  # A completion of 100,000 tokens is below 1 MiB.
 _KEPT_HEADERS = ('content-type', 'retry-after', 'retry-after-ms', 'location', 'x-request-id')
 _CONNECT_TIMEOUT_SECS = 10.0
 _READ_BYTES = 64 << 10
+# The client decides itself about another try. Made once: urllib3 would make one for each request.
+_NO_RETRY = urllib3.Retry(False, redirect=False)
 _LEAST_SECRET_CHARS = 8  # Shorter keys could stand in an answer by chance.
 
 
@@ -51,6 +54,12 @@ class Exchange:
   latency_secs: float = 0.0
   trouble: str = ''
   reason: str = ''
+
+
+def encode(payload: Mapping[str, Any]) -> bytes:
+  """A request as the bytes that go out."""
+  # Half a surrogate pair, which a model may emit, is not valid in a request.
+  return json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace')
 
 
 class _Trouble(Exception):
@@ -105,7 +114,7 @@ class Wire:
     try:
       line = self._line(route, method, path)
       with contextlib.closing(line.pool.urlopen(
-          method, line.target, body=body or None, headers=headers | line.headers, timeout=self._timeout, retries=False,
+          method, line.target, body=body or None, headers=headers | line.headers, timeout=self._timeout, retries=_NO_RETRY,
           redirect=False, assert_same_host=False, preload_content=False, decode_content=False,
       )) as response:
         content = self._read(response, start + self._deadline_secs)

@@ -16,6 +16,8 @@ import html
 import re
 import unicodedata
 
+from eijax.episodes.phrases import Phrases
+
 NAMES = ('simulator_json', 'state_update', 'system_text', 'delimiters', 'control_tokens', 'tool_call')
 
 # What NFKC leaves alone: letters of other scripts, brackets, bars and dashes that look like ASCII.
@@ -35,8 +37,8 @@ _BASE64 = re.compile(r'[A-Za-z0-9+/]{24,}={0,2}')
 _MAX_CHARS = 20_000
 
 
-def _any(*parts: str) -> re.Pattern:
-  return re.compile('|'.join(f'(?:{part})' for part in parts), re.I | re.M)
+def _any(*parts: str) -> Phrases:
+  return Phrases(*parts, flags=re.M)
 
 
 # Not \b: Chinese characters are letters too.
@@ -53,9 +55,9 @@ _PATTERNS = {
     'simulator_json': _any(
         r'(?<![a-z])(?:anger|trust)[\s_-]*delta',
         r'(?<![a-z])stop_reason(?![a-z])',
-        r'"?\b(?:continue|stop_reason|reflection|reply|core_need|reply_quality|inertia_check)"?\s*:\s*["{\[]',
+        r'\b(?:continue|stop_reason|reflection|reply|core_need|reply_quality|inertia_check)"?\s*:\s*["{\[]',
         r'\{\s*["\'][\w -]{1,40}["\']\s*:',
-        rf'"?{_LEVEL_ZH}(?:变化|增量|改变)"?\s*[:=]',
+        rf'{_LEVEL_ZH}(?:变化|增量|改变)"?\s*[:=]',
     ),
     'state_update': _any(
         rf'{_LEVEL}"?\s*(?:[:=]|-+>|→|\+=|-=)\s*{_AMOUNT}',
@@ -121,7 +123,7 @@ _PATTERNS = {
     ),
     'tool_call': _any(
         r'<\s*/?\s*(?:tool_calls?|tool_response|function_calls?|function|invoke|tools?|parameter)\b',
-        r'["\']?\b(?:tool_calls?|function_call|arguments)["\']?\s*[:=]\s*[\[{"]',
+        r'\b(?:tool_calls?|function_call|arguments)["\']?\s*[:=]\s*[\[{"]',
         r'\b(?:[a-z]+_[a-z_]+|functions?\.\w+)\s*\(',
         r'^\s*(?:action|action input|observation|final answer)\s*:',
         r'调用(?:工具|函数)',
@@ -129,7 +131,7 @@ _PATTERNS = {
 }
 
 
-@functools.lru_cache(maxsize=1 << 14)
+@functools.lru_cache(maxsize=1 << 12)
 def imitations(text: str) -> tuple[str, ...]:
   """Names of what a visible reply imitates, in the order of NAMES; () for plain speech.
 
@@ -152,7 +154,7 @@ def _readings(text: str) -> tuple[list[str], bool]:
     seen.append(_SPACED.sub(lambda match: re.sub(r'[ .*-]', '', match.group()), plain))
   if '\u202e' in text:
     seen.append(plain[::-1])
-  hides = any(0xE0020 <= ord(char) < 0xE007F for char in text)
+  hides = not text.isascii() and any(0xE0020 <= ord(char) < 0xE007F for char in text)
   for match in _BASE64.finditer(text):
     decoded = _decoded(match.group())
     if decoded:

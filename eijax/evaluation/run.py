@@ -7,6 +7,7 @@ from typing import Any
 from eijax.errors import DataError
 from eijax.evaluation.results import result_row, summarise
 from eijax.evaluation.store import Place, ResultStore, place_of
+from eijax.evaluation.writer import RowWriter
 from eijax.rollouts.ports import EpisodeJob, Policy, Rollout, Simulator
 from eijax.rollouts.runner import TalkRules, hold_talks
 from eijax.scenarios.record import Scenario
@@ -45,7 +46,7 @@ def evaluate(
     max_rounds, thinking, keep_thoughts, closing_reply: see TalkRules.
     lockstep, max_open, is_fatal: see hold_talks.
     on_start: called with the rows (without talks) that the folder holds already.
-    on_finish: called as each talk ends, once its row is on disk.
+    on_finish: called as each talk ends, once its row is on disk, in a thread of its own; see RowWriter.
     notes: called at the end: further fields of the summary.
   Returns:
     the summary, as written.
@@ -62,21 +63,21 @@ def evaluate(
     if on_start is not None:
       on_start(store.rows)
 
-    def keep(rollout: Rollout) -> None:
+    def row_of(rollout: Rollout) -> dict[str, Any]:
       row = result_row(rollout.episode)
       if num_samples > 1:
         row['sample'] = int(rollout.job.key.rpartition('#')[2])
-      store.add(row)
-      if on_finish is not None:
-        on_finish(rollout)
+      return row
 
     rules = TalkRules(
         max_rounds=max_rounds, thinking=thinking, keep_thoughts=keep_thoughts, closing_reply=closing_reply
     )
-    hold_talks(
-        _jobs(scenarios, num_samples, held, seed), policy, simulator, rules, on_finish=keep, lockstep=lockstep,
-        max_open=max_open, is_fatal=is_fatal,
-    )
+    # In lockstep nothing goes on while the disk is awaited, and the policy's place is free once `on_finish` returns.
+    with RowWriter(store, row_of, on_finish, waits=lockstep) as writer:
+      hold_talks(
+          _jobs(scenarios, num_samples, held, seed), policy, simulator, rules, on_finish=writer.put, lockstep=lockstep,
+          max_open=max_open, is_fatal=is_fatal,
+      )
     summary = summarise(store.rows, model_name, simulator_name) | dict(notes() if notes is not None else {})
     store.finish(order, summary)
   return summary

@@ -35,7 +35,7 @@ def _brief(row: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
 class ResultStore:
   """Owns results.jsonl and summary.json of one evaluation.
 
-  A row that `add` returned from is kept whatever happens; opening cuts a last row that a
+  Rows that `add` returned from are kept whatever happens; opening cuts a last row that a
   kill left incomplete. Safe to share between threads.
 
   Attributes:
@@ -48,9 +48,10 @@ class ResultStore:
     self._appender = jsonl.Appender(self._path)
     self.rows: list[dict[str, Any]] = [_brief(row, self._path) for _, row in jsonl.read(self._path)]
 
-  def add(self, row: dict[str, Any]) -> None:
-    self._appender.append(row)
-    self.rows.append(_brief(row, self._path))
+  def add(self, *rows: dict[str, Any]) -> None:
+    """Write rows, all for one wait for the disk."""
+    self._appender.extend(rows)
+    self.rows += [_brief(row, self._path) for row in rows]
 
   def finish(self, order: Mapping[Place, int], summary: Mapping[str, Any]) -> None:
     """Put the rows in an order of their own, whatever order they ended in, and write the summary.

@@ -82,7 +82,7 @@ class PackingConfig:
   """Shapes that a run compiles for.
 
   row_lengths: the T that may occur, ascending; a step takes the shortest that holds its longest segment.
-  rows_per_minibatch: B of every mini-batch; divisible by micro-batches times data shards.
+  rows_per_minibatch: B of every mini-batch, over all processes; divisible by micro-batches times data shards.
   num_minibatches: optimizer updates a step aims at. A step with more rows than fit takes more updates,
     one with fewer segments takes fewer; none is ever empty.
   """

@@ -194,6 +194,12 @@ def check_rows(rows: int, mesh: Mesh, num_micro_batches: int, name: str = 'rows_
                      f'the data shards ({shards}); use {" or ".join(map(str, fitting))}')
 
 
+def share_of_rows(batch: PackedBatch) -> PackedBatch:
+  """This process's rows of a batch that every process holds."""
+  count, index = jax.process_count(), jax.process_index()
+  return jax.tree.map(lambda x: x[index * len(x) // count:(index + 1) * len(x) // count], batch)
+
+
 def put_batch(batch: PackedBatch, mesh: Mesh, num_micro_batches: int) -> PackedBatch:
   """Move a mini-batch to the devices as [num_micro_batches, rows, T].
 

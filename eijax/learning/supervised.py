@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
@@ -76,6 +77,8 @@ class SupervisedLearner:
     """A state of random weights with an induction circuit; see policy/initial.py."""
     init_key, circuit_key = jax.random.split(jax.random.key(seed))
     fresh = step.create_train_state(step.params_init(self._decoder), self._optimizer, self._mesh, init_key).params
+    if jax.process_count() > 1:
+      fresh = multihost_utils.process_allgather(fresh, tiled=True)  # Small, and changed on the host.
     params = with_induction_circuit(fresh, self._decoder.config, circuit_key, lead_in)
     return self.state_of(jax.device_put(params, step.state_shardings(self.abstract).params))
 
@@ -92,21 +95,28 @@ class SupervisedLearner:
     the update before, instead of the present one's, keeps the devices busy meanwhile.
 
     Args:
-      batches: those from update `first` on.
+      batches: those from update `first` on; the same in every process, which each give their share of the rows.
       rate_at: learning rate of an update, by its number from 0.
     """
     for number, batch in enumerate(batches, start=first):
-      state, metrics = self._update(state, sharding.put_batch(batch, self._mesh, self._num_micro_batches), rate_at(number))
+      state, metrics = self._update(state, self._put(batch), rate_at(number))
       yield number, state, metrics
 
   def measure(self, params: Any, batches: Iterable[packing.PackedBatch]) -> tuple[float, int]:
-    """(cross-entropy in nats per demonstrated token, number of these tokens), nothing learned."""
+    """(cross-entropy in nats per demonstrated token, number of these tokens), nothing learned.
+
+    At most two batches are under way: whoever gives them can stop in time.
+    """
     sums = []
     for batch in batches:
-      sums.append(self._measure(params, sharding.put_batch(batch, self._mesh, self._num_micro_batches)))
+      sums.append(self._measure(params, self._put(batch)))
+      jax.block_until_ready(sums[-2:][0])
     # Added on the host in double precision: a large set has more tokens than float32 counts.
     loss, count = np.sum([np.asarray(jax.device_get(pair), np.float64) for pair in sums], axis=0)
     return float(loss / count), int(count)
+
+  def _put(self, batch: packing.PackedBatch) -> packing.PackedBatch:
+    return sharding.put_batch(sharding.share_of_rows(batch), self._mesh, self._num_micro_batches)
 
 
 def _make_measure(score_fn: scoring.ScoreFn, mesh: Mesh, param_shardings: Any):

@@ -9,7 +9,8 @@ from typing import Any
 import jinja2
 
 from eijax import jsonl
-from eijax.report import examples, figures, held_out, held_out_figures, learning_figures, supervised, talk_figure, wording
+from eijax.report import (
+    examples, figures, held_out, held_out_figures, learning_figures, machine, supervised, talk_figure, wording)
 from eijax.report.plain_text import clean_text, shorten
 from eijax.report.run_folder import NO_SCORE, Evaluation, Run, read_run
 from eijax.report.settings import flatten
@@ -78,6 +79,8 @@ def _content(run: Run, known: Mapping[str, Scenario]) -> dict[str, Any]:
       'learning': [panel for panel in learning if panel],
       'health': learning_figures.health_panels(run),
       'seconds': learning_figures.seconds_panel(run),
+      'breakdown': machine.breakdown(run.metrics),
+      'memory': machine.memory_words(run.metrics),
       'evaluations': run.evaluations,
       'held_out': _held_out(before, after, pairs, labels) if before else None,
       'examples': _examples(pairs, known, labels),

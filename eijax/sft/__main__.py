@@ -9,10 +9,11 @@ import os
 
 from absl import flags
 
-from eijax import command
+from eijax import command, flags as train_flags
 from eijax.errors import UsageError
 from eijax.sft import flags as flags_lib
 from eijax.sft.run import fine_tune
+from eijax.training.peers import joined
 
 
 def main(argv: list[str]) -> None:
@@ -21,7 +22,9 @@ def main(argv: list[str]) -> None:
   values = flags.FLAGS
   config = flags_lib.build_config(values)
   workdir = values.workdir or os.path.join('runs', f'{config.preset}-sft-seed{config.seed}')
-  fine_tune(config, workdir, tpu=values.tpu, resume=values.resume)
+  machine = train_flags.build_machine(values)
+  with joined(machine, tpu=values.tpu) as peers:
+    fine_tune(config, workdir, tpu=values.tpu, resume=values.resume, machine=machine, peers=peers)
 
 
 if __name__ == '__main__':

@@ -44,6 +44,7 @@ _EXAMPLE = DataConfig(sources=('chats.jsonl',))
 def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Define the flags. Call once, in the entry point; tests give holders of their own."""
   flags_lib.define_policy(flag_values, 'runs/PRESET-sft-seedSEED')
+  flags_lib.define_machine(flag_values)
   flags_lib.define_overrides(OVERRIDES, presets.supervised(presets.get('demo'), _EXAMPLE), flag_values)
 
 

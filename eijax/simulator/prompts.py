@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 
 import jinja2
@@ -28,6 +29,9 @@ from eijax.scenarios.record import SCENES, Appraisal, Cue
 from eijax.simulator import mood
 
 LANGUAGES = ('en', 'zh')
+# Talks of which something is remembered between requests, those asked for last: more than are under way at a
+# time. A talk beyond is read anew, about 10 ms of work, and the answer is the same. A scenario takes about 100 KiB.
+TALKS_KEPT = 256
 
 # Section tag -> heading per language, in the order of the prompt.
 SECTIONS = {
@@ -144,17 +148,15 @@ def parse(messages: Sequence[Mapping[str, object]]) -> ParsedRequest:
   system = _first_content(messages, 'system')
   user = _first_content(messages, 'user')
   persona, state, appraisal = _parse_system(system)
-  talk = re.search(r'<talk>\n(.*?)</talk>', user, re.S)
-  now = re.search(r'<they_now>\n(.*?)\n</they_now>', user, re.S)
-  if not talk or not now:
+  talk = _between(user, '<talk>\n', '</talk>')
+  now = _between(user, '<they_now>\n', '\n</they_now>')
+  if talk is None or now is None:
     raise PromptError(
       'the user message has no <talk> or <they_now> section; send the messages of eijax.simulator.prompts'
     )
   history = tuple(
     Said(speaker=speaker, round=int(number), text=_unescape(text))
-    for speaker, number, text in re.findall(
-      r'<(you|they|private) round="(\d+)">(.*?)</\1>', talk.group(1), re.S
-    )
+    for speaker, number, text in _LINE.findall(talk)
   )
   return ParsedRequest(
     language=state['language'],
@@ -166,16 +168,36 @@ def parse(messages: Sequence[Mapping[str, object]]) -> ParsedRequest:
     max_rounds=int(state['rounds']),
     appraisal=appraisal,
     history=history,
-    last_line=_unescape(now.group(1)),
+    last_line=_unescape(now),
   )
+
+
+# One line of the talk, up to the first tag that closes it.
+_LINE = re.compile(r'<(you|they|private) round="(\d+)">([^<]*(?:<(?!/\1>)[^<]*)*)</\1>')
+
+
+def _between(text: str, start: str, end: str) -> str | None:
+  """What stands between the first `start` and the next `end`; None where either is missing."""
+  _, found, rest = text.partition(start)
+  inside, closed, _ = rest.partition(end)
+  return inside if found and closed else None
 
 
 def _reflection_text(reflection: object) -> str:
   return reflection if isinstance(reflection, str) else json.dumps(reflection, ensure_ascii=False)
 
 
-@functools.cache
+_TEMPLATE_LOCK = threading.Lock()
+
+
 def _template(name: str) -> jinja2.Template:
+  # The first requests of a run come together: a cache alone would have each of them compile it.
+  with _TEMPLATE_LOCK:
+    return _compiled_template(name)
+
+
+@functools.cache
+def _compiled_template(name: str) -> jinja2.Template:
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('eijax.simulator', 'templates'),
     trim_blocks=True,
@@ -195,14 +217,14 @@ _HIDDEN = re.compile(
 _ESCAPED = re.compile(r'&(?:(amp|lt)|#([0-9]{2,6}));')
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=16 * TALKS_KEPT)  # Lines of both sides.
 def _escape(text: str) -> str:
   text = re.sub(r'&(?=(?:amp|lt|#[0-9]{2,6});)', '&amp;', text).replace('<', '&lt;')
   return _HIDDEN.sub(lambda match: f'&#{ord(match.group())};', text)
 
 
 def _unescape(text: str) -> str:
-  return _ESCAPED.sub(_unescaped, text)
+  return _ESCAPED.sub(_unescaped, text) if '&' in text else text
 
 
 def _unescaped(match: re.Match) -> str:
@@ -224,31 +246,23 @@ def _unescape_item(text: str) -> str:
   return re.sub(r'\\[\\/n]', lambda match: _ITEM_UNESCAPES[match.group()], _unescape(text))
 
 
-@functools.lru_cache(maxsize=4096)
-def _sections(appraisal: Appraisal | None, language: str) -> tuple:
-  """Return (tag, heading, items) for every non-empty part of the appraisal."""
+@functools.lru_cache(maxsize=TALKS_KEPT)
+def _sections(appraisal: Appraisal | None, language: str) -> str:
+  """Return all parts of the appraisal that are not empty, under their headings; '' for none. The same for a whole talk."""
   if appraisal is None:
-    return ()
+    return ''
   sections = []
   for name, headings in SECTIONS.items():
     value = getattr(appraisal, name)
     if value is None:
       continue
     items = value if name in _LIST_SECTIONS else (value,)
-    sections.append(
-      (
-        name,
-        headings[LANGUAGES.index(language)],
-        tuple(
-          {'text': _escape_item(item.text), 'cues': ' / '.join(map(_escape_item, item.cues))}
-          for item in items
-        ),
-      )
-    )
-  return tuple(sections)
+    shown = [{'text': _escape_item(item.text), 'cues': ' / '.join(map(_escape_item, item.cues))} for item in items]
+    sections.append((name, headings[LANGUAGES.index(language)], shown))
+  return _template('sections.j2').render(sections=sections)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=TALKS_KEPT)
 def _parse_static(head: str, lists: str) -> tuple[str, Appraisal | None]:
   """Parse persona and appraisal, the parts that stay the same over a talk."""
   persona = re.search(r'<persona>\n(.*)\n</persona>', head, re.S)
@@ -275,13 +289,17 @@ def _parse_static(head: str, lists: str) -> tuple[str, Appraisal | None]:
   return _unescape(persona.group(1)), Appraisal(**parts)
 
 
+_STATE = re.compile(r'<state [^>]*/>')
+_FIELD = re.compile(r'(\w+)="([^"]*)"')
+
+
 def _parse_system(system: str) -> tuple[str, dict[str, str], Appraisal | None]:
-  tag = re.search(r'<state [^>]*/>', system)
+  tag = _STATE.search(system)
   if not tag:
     raise PromptError(
       'the system message has no <state .../> line; send the messages of eijax.simulator.prompts'
     )
-  state = dict(re.findall(r'(\w+)="([^"]*)"', tag.group()))
+  state = dict(_FIELD.findall(tag.group()))
   for name in ('anger', 'trust', 'round', 'rounds'):
     if not state.get(name, '').isdecimal():
       raise PromptError(f'<state {name}={state.get(name)!r}> must be a whole number of at least 0')

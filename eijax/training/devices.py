@@ -1,11 +1,15 @@
 """The devices of a run."""
 
+import dataclasses
+
 import jax
 from jax.sharding import Mesh
 
 from eijax.config import RunConfig
 from eijax.errors import UsageError
-from eijax.learning import sharding
+from eijax.learning import hosts, sharding
+from eijax.learning.packing import PackingConfig
+from eijax.sampling.config import SamplerShapes
 from eijax.sampling.placement import check_slots
 from eijax.training.learner import num_micro_batches
 
@@ -35,14 +39,41 @@ def check_fits(config: RunConfig, mesh: Mesh) -> None:
   Raises:
     UsageError: names the flag, the rule and values that fit.
   """
-  check_slots(config.sampler, mesh)
-  rows = config.packing.rows_per_minibatch
-  sharding.check_rows(rows * jax.process_count(), mesh, num_micro_batches(config, mesh))
+  hosts.check_processes(mesh)
+  check_slots(share_of_slots(config.sampler, mesh), hosts.local_mesh(mesh))
+  sharding.check_rows(config.packing.rows_per_minibatch, mesh, num_micro_batches(config, mesh))
   for length in config.packing.row_lengths + (config.warmup.packing.row_lengths if config.warmup else ()):
     sharding.check_row_length(length, mesh)
   if config.warmup is not None:
-    rows = config.warmup.packing.rows_per_minibatch
-    sharding.check_rows(rows * jax.process_count(), mesh, 1, 'warmup_rows')
+    sharding.check_rows(config.warmup.packing.rows_per_minibatch, mesh, 1, 'warmup_rows')
+  if jax.process_count() > config.episodes.scenarios_per_step:
+    raise UsageError(f'scenarios_per_step={config.episodes.scenarios_per_step} must be at least the number of processes '
+                     f'({jax.process_count()}): the talks on one scenario stay together')
+  if jax.process_count() > 1 and config.advantages.group_by != 'scenario':
+    raise UsageError(f'algorithm={config.algorithm!r} compares talks on different scenarios, which {jax.process_count()} processes hold '
+                     'apart; use one process, or an algorithm that groups by scenario')
+
+
+def share_of_rows(packing: PackingConfig) -> PackingConfig:
+  """What each process packs: its part of the rows of a mini-batch."""
+  return dataclasses.replace(packing, rows_per_minibatch=packing.rows_per_minibatch // jax.process_count())
+
+
+def share_of_slots(shapes: SamplerShapes, mesh: Mesh) -> SamplerShapes:
+  """What each process samples at once: its part of the slots, rounded up to what its devices share evenly."""
+  if jax.process_count() == 1:
+    return shapes
+  shards = sharding.num_data_shards(hosts.local_mesh(mesh))
+  slots = -(-shapes.num_slots // jax.process_count())
+  return dataclasses.replace(shapes, num_slots=-(-slots // shards) * shards)
+
+
+def device_memory() -> dict[str, float]:
+  """Memory of the fullest device of this process, in MiB: in use, at its peak, and all there is. Empty where the backend does not tell."""
+  stats = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
+  names = (('device_memory_mib', 'bytes_in_use'), ('device_peak_memory_mib', 'peak_bytes_in_use'),
+           ('device_memory_limit_mib', 'bytes_limit'))
+  return {name: max(one[key] for one in stats) / 2**20 for name, key in names if stats and all(key in one for one in stats)}
 
 
 def peak_memory_mib() -> float:

@@ -4,8 +4,9 @@ The one place where episodes meet arrays: rewards and process rewards of talks b
 advantages, and each turn's token record becomes a turn sample. No jax.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -39,17 +40,11 @@ class Experience:
 
 
 def score(rollouts: Sequence[Rollout], *, thinking: bool, rewards: RewardConfig, advantages: AdvantageConfig) -> Experience:
-  """Rewards and advantages of a step's talks.
-
-  Raises:
-    EijaxError: every talk failed; there is nothing to learn from.
-  """
+  """Rewards and advantages of a step's talks; none of the latter where every talk failed."""
   values = [training_reward(rollout.episode, thinking=thinking, cfg=rewards) for rollout in rollouts]
   scored = [(rollout, value) for rollout, value in zip(rollouts, values) if value is not None]
   if not scored:
-    first = rollouts[0].episode
-    raise EijaxError(f'all {len(rollouts)} talks of this step failed, the first with {first.ended_by}: {first.error}; '
-                     'mend the cause and start again to resume')
+    return Experience(rollouts=rollouts, rewards=values, advantages=[])
   ids = [rollout.episode.scenario.id for rollout, _ in scored]
   estimated = estimate_advantages(
       advantages,
@@ -73,34 +68,50 @@ def segments(experience: Experience, max_length: int) -> list[packing.Segment]:
   return result
 
 
-def _mean(values: Sequence[float]) -> float | None:
-  return float(np.mean(values)) if len(values) else None
-
-
-def metrics(experience: Experience) -> dict[str, Any]:
-  """Numbers of a step's talks; None where there is nothing to average."""
+def sums(experience: Experience) -> dict[str, Any]:
+  """What `metrics` needs of the talks of one process, as plain data: [sum, count] of each mean, and the first failure."""
   episodes = [rollout.episode for rollout in experience.scored]
   rewards = [value for value in experience.rewards if value is not None]
   samples = [sample for rollout in experience.scored for sample in rollout.samples]
   turns = [turn for episode in episodes for turn in episode.turns]
-  by_scene = {
-      f'reward/{scene}': _mean([value for episode, value in zip(episodes, rewards) if episode.scenario.scene == scene])
-      for scene in SCENES
+  advantages = [float(value) for values in experience.advantages for value in values]
+  means = {
+      'reward': rewards,
+      **{f'reward/{scene}': [value for episode, value in zip(episodes, rewards) if episode.scenario.scene == scene] for scene in SCENES},
+      'outcome_score': [outcome_score(episode).score for episode in episodes],
+      'process_reward': [value for episode in episodes for value in process_rewards(episode)],
+      'advantage': advantages,
+      'squared_advantage': [value * value for value in advantages],
+      'rounds_mean': [len(episode.turns) for episode in episodes],
+      'response_tokens_mean': [len(sample.response_ids) for sample in samples],
+      'truncated_fraction': [turn.reply.truncated for turn in turns],
+      'thought_fraction': [turn.reply.has_thought for turn in turns],
+      'malformed_fraction': [turn.reply.malformed for turn in turns],
   }
+  failed = next((rollout.episode for rollout, reward in zip(experience.rollouts, experience.rewards) if reward is None), None)
   return {
-      'reward': _mean(rewards),
-      **by_scene,
-      'outcome_score': _mean([outcome_score(episode).score for episode in episodes]),
-      'process_reward': _mean([value for episode in episodes for value in process_rewards(episode)]),
-      'advantage_std': float(np.concatenate(experience.advantages).std()),
-      'episodes': len(experience.rollouts),
-      'failed_episodes': len(experience.rollouts) - len(episodes),
-      'rounds_mean': _mean([len(episode.turns) for episode in episodes]),
-      'response_tokens_mean': _mean([len(sample.response_ids) for sample in samples]),
-      'truncated_fraction': _mean([turn.reply.truncated for turn in turns]),
-      'thought_fraction': _mean([turn.reply.has_thought for turn in turns]),
-      'malformed_fraction': _mean([turn.reply.malformed for turn in turns]),
+      'means': {name: [math.fsum(values), len(values)] for name, values in means.items()},
+      'episodes': len(experience.rollouts), 'failed_episodes': len(experience.rollouts) - len(episodes),
+      'first_failure': None if failed is None else f'{failed.ended_by}: {failed.error}',
   }
+
+
+def metrics(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Numbers of a step's talks, from the `sums` of every process; None where there is nothing to average.
+
+  Raises:
+    EijaxError: every talk failed; there is nothing to learn from.
+  """
+  episodes, failed = (sum(part[name] for part in parts) for name in ('episodes', 'failed_episodes'))
+  if episodes == failed:
+    first = next(part['first_failure'] for part in parts if part['first_failure'] is not None)
+    raise EijaxError(f'all {episodes} talks of this step failed, the first with {first}; mend the cause and start again to resume')
+  means = {}
+  for name in parts[0]['means']:
+    total, count = (math.fsum(part['means'][name][i] for part in parts) for i in range(2))
+    means[name] = total / count if count else None
+  mean, square = means.pop('advantage'), means.pop('squared_advantage')
+  return {**means, 'advantage_std': math.sqrt(max(0.0, square - mean * mean)), 'episodes': episodes, 'failed_episodes': failed}
 
 
 def episode_rows(experience: Experience) -> list[dict[str, Any]]:

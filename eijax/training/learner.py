@@ -29,7 +29,7 @@ class Learner:
   num_micro_batches: int
 
   def put(self, batch: PackedBatch) -> PackedBatch:
-    """A mini-batch on the devices, its rows dealt so that none waits for another longer than it must."""
+    """This process's rows of a mini-batch on the devices, dealt so that none waits for another longer than it must."""
     shards = sharding.num_data_shards(self.mesh) // jax.process_count()
     if shards > 1:
       batch = balance_rows(batch, num_micro_batches=self.num_micro_batches, num_shards=shards)
@@ -39,13 +39,13 @@ class Learner:
 def run_mesh(config: RunConfig | SftConfig, devices: list | None = None) -> Mesh:
   """The mesh of a run: --mesh, or by default one whose data shards divide the rows of a mini-batch."""
   devices = jax.devices() if devices is None else devices
-  rows = config.packing.rows_per_minibatch * jax.process_count()
+  rows = config.packing.rows_per_minibatch
   return sharding.make_mesh(config.mesh or sharding.default_mesh(len(devices), rows), devices)
 
 
 def num_micro_batches(config: RunConfig | SftConfig, mesh: Mesh) -> int:
   """As configured; 0 stands for as many as leave each data shard one row at a time."""
-  rows = config.packing.rows_per_minibatch * jax.process_count()
+  rows = config.packing.rows_per_minibatch
   return config.learner.num_micro_batches or max(1, rows // sharding.num_data_shards(mesh))
 
 
@@ -68,7 +68,7 @@ def make_learner(config: RunConfig, mesh: Mesh) -> Learner:
 
 def batch_shapes(config: RunConfig, mesh: Mesh, row_length: int) -> PackedBatch:
   """Shapes and placements of a mini-batch as `sharding.put_batch` makes them."""
-  parts, rows = num_micro_batches(config, mesh), config.packing.rows_per_minibatch * jax.process_count()
+  parts, rows = num_micro_batches(config, mesh), config.packing.rows_per_minibatch
   placed = sharding.batch_sharding(mesh)
 
   def one(dtype) -> Any:

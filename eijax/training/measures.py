@@ -1,7 +1,10 @@
 """What a step of a run took and gave: seconds of its phases, means over its updates."""
 
+from collections.abc import Sequence
+from concurrent.futures import Future
 import contextlib
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,10 +13,10 @@ from eijax.errors import EijaxError
 
 
 class Stopwatch:
-  """Seconds spent in each named phase of a step."""
+  """Seconds spent under each name since the last `take`."""
 
   def __init__(self):
-    self.seconds: dict[str, float] = {}
+    self._seconds: dict[str, float] = {}
 
   @contextlib.contextmanager
   def phase(self, name: str):
@@ -21,7 +24,27 @@ class Stopwatch:
     try:
       yield
     finally:
-      self.seconds[f'seconds/{name}'] = self.seconds.get(f'seconds/{name}', 0.0) + time.perf_counter() - start
+      self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+  def take(self) -> dict[str, float]:
+    """The seconds so far; the watch begins anew."""
+    seconds, self._seconds = self._seconds, {}
+    return seconds
+
+
+class TimedSampler:
+  """A sampler (rollouts/token_policy.py) whose answers are timed; it has them when `submit` returns."""
+
+  def __init__(self, sampler: Any, watch: Stopwatch, name: str):
+    self._sampler, self._watch, self._name = sampler, watch, name
+
+  @property
+  def max_prompt_tokens(self) -> int:
+    return self._sampler.max_prompt_tokens
+
+  def submit(self, requests: Sequence[Any]) -> list[Future]:
+    with self._watch.phase(self._name):
+      return self._sampler.submit(requests)
 
 
 def mean_of_updates(updates: list[dict]) -> dict[str, float]:

@@ -4,7 +4,7 @@ Where the run trains an adapter, that policy is its frozen base, and the adapter
 former run is merged into it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import os
@@ -186,7 +186,7 @@ def with_adapter(base: Any, config: RunConfig | SftConfig, mesh: Mesh) -> Any:
 def reading(files: WeightFiles):
   """A progress bar for `load_params`."""
   total = sum(tensor.num_bytes for tensor in files.tensors.values())
-  with tqdm.tqdm(total=total, desc='weights', unit='B', unit_scale=True) as progress:
+  with tqdm.tqdm(total=total, desc='weights', unit='B', unit_scale=True, disable=jax.process_index() > 0) as progress:
     yield progress.update
 
 
@@ -205,10 +205,16 @@ def _segments(
   return result
 
 
-def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -> tuple[Tokenizer, Any]:
-  """A tokenizer and a policy made from nothing but training scenarios and scripted talks."""
+def from_warm_up(
+    config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario], on_ready: Callable[[], Any] = lambda: None,
+) -> tuple[Tokenizer, Any]:
+  """A tokenizer and a policy made from nothing but training scenarios and scripted talks.
+
+  Args:
+    on_ready: called before the devices are used; with several processes it waits for all of them.
+  """
   settings = config.warmup
-  with tqdm.tqdm(total=1, desc='warm-up: talks', bar_format='{desc}: {elapsed}', leave=True):
+  with tqdm.tqdm(total=1, desc='warm-up: talks', bar_format='{desc}: {elapsed}', leave=True, disable=jax.process_index() > 0):
     talks = corpus.played_talks(
         scenarios, num_talks=settings.num_talks, max_rounds=config.episodes.max_rounds, seed=config.seed)
     tokenizer = train_tokenizer(corpus.tokenizer_lines(scenarios, talks), config.policy.vocab_size)
@@ -223,7 +229,8 @@ def from_warm_up(config: RunConfig, mesh: Mesh, scenarios: Sequence[Scenario]) -
       told = [exercises_lib.rewritten(talk, vocabulary, derive_seed('rewritten', config.seed, number, i))
               for i, talk in enumerate(talks)]
       kinds.append(_segments(told, chat_format, config))
-  with tqdm.tqdm(desc='warm-up', unit='update') as progress:
+  on_ready()
+  with tqdm.tqdm(desc='warm-up', unit='update', disable=jax.process_index() > 0) as progress:
 
     def show(done: int, total: int, loss: float) -> None:
       progress.total = total

@@ -1,7 +1,7 @@
 """The files of a run: config, metrics, episodes, evaluations. No arrays.
 
     config.json  metrics.jsonl  episodes/step_NNNNNN.jsonl  eval/step_NNNNNN/
-    policy/{config.json, tokenizer's files}  checkpoints/  report.html
+    policy/{config.json, tokenizer's files}  checkpoints/  tensorboard/  profile/  report.html
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,6 +78,11 @@ class RunFolder:
     with jsonl.Appender(self.path / 'metrics.jsonl') as appender:
       appender.append(dict(row))
 
+  def update_metrics(self, step: int, values: Mapping[str, Any]) -> None:
+    """Change values of a row that is there."""
+    path = self.path / 'metrics.jsonl'
+    jsonl.write_lines(path, [row | values if row['step'] == step else row for row in jsonl.read_objects(path)])
+
   def write_episodes(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
     jsonl.write_lines(self.path / 'episodes' / f'{step_name(step)}.jsonl', list(rows))
 
@@ -97,6 +102,14 @@ class RunFolder:
   @property
   def checkpoints(self) -> pathlib.Path:
     return self.path / 'checkpoints'
+
+  @property
+  def tensorboard(self) -> pathlib.Path:
+    return self.path / 'tensorboard'
+
+  @property
+  def profile(self) -> pathlib.Path:
+    return self.path / 'profile'
 
   @property
   def policy(self) -> pathlib.Path:

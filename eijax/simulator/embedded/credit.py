@@ -6,6 +6,7 @@ Source of the rules: arXiv 2606.15532, section 2 (update rules of the simulator)
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from eijax.simulator.embedded.reading import Reading
@@ -113,6 +114,7 @@ REPEAT = (1.0, 0.5, 0.0)  # Worth of an item at its first, second and later uses
 FORMULA = (1.0, 0.7, 0.45, 0.3)  # The same sentence frame with other nouns.
 SAME_LINE = 0.72  # Jaccard of stems.
 SAME_FRAME = 0.8
+MIN_FRAME_WORDS = 4
 MAX_SENTENCES = 4
 SECOND_COST = 0.5
 MAX_WORDS = 60
@@ -154,7 +156,7 @@ def fold(scene: str, readings: Sequence[Reading]) -> list[Credit]:
   for index, reading in enumerate(readings):
     earlier = readings[:index]
     repeats = sum(_jaccard(reading.stems, other.stems) >= SAME_LINE for other in earlier)
-    frames = sum(_same_frame(reading.skeleton, other.skeleton) for other in earlier)
+    frames = sum(_same_frame(_frame(reading.skeleton), _frame(other.skeleton)) for other in earlier)
     anger, trust, earned = _gains(scene, reading, uses)
     factor = FORMULA[min(frames, 3)] * REPEAT[min(repeats, 2)] * _fluency(reading)
     if (
@@ -326,12 +328,18 @@ def _fluency(reading: Reading) -> float:
 
 
 def _jaccard(left: frozenset, right: frozenset) -> float:
-  return len(left & right) / len(left | right) if left and right else float(left == right)
+  common = len(left & right)
+  return common / (len(left) + len(right) - common) if left and right else float(left == right)
 
 
-def _same_frame(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
+@functools.lru_cache(maxsize=1 << 11)
+def _frame(skeleton: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+  """Neighbours in a run of function words; empty where that is too short to be a frame."""
+  return frozenset(zip(skeleton, skeleton[1:])) if len(skeleton) >= MIN_FRAME_WORDS else frozenset()
+
+
+def _same_frame(left: frozenset, right: frozenset) -> bool:
   """Whether two lines share their run of function words: one template, other nouns."""
-  if min(len(left), len(right)) < 4:
+  if not left or not right:
     return False
-  pairs_left, pairs_right = set(zip(left, left[1:])), set(zip(right, right[1:]))
-  return len(pairs_left & pairs_right) >= SAME_FRAME * max(len(pairs_left), len(pairs_right))
+  return len(left & right) >= SAME_FRAME * max(len(left), len(right))

@@ -7,12 +7,9 @@ Source of the rules: arXiv 2606.15532, section 2 (update rules of the simulator)
 
 import re
 
+from eijax.episodes.phrases import Phrases
 
-def _any(*parts: str) -> re.Pattern:
-  return re.compile('|'.join(f'(?:{part})' for part in parts), re.I)
-
-
-CANNED = _any(
+CANNED = Phrases(
   r'\bi (?:can |do |completely |totally |truly |really |fully |absolutely )*(?:understand|hear|see) (?:that |how |what |why |where |your )?(?:you|this|it|difficult|hard|frustrat|feel|concern)',
   r'\bi(?: can| could)?(?: only)? imagine how\b',
   r'\byour feelings are (?:completely |totally |so )?(?:valid|important|understandable)',
@@ -41,7 +38,7 @@ CANNED = _any(
   r'辛苦(?:你|您)了',
   r'给(?:你|您)带来(?:了)?(?:的)?不便',
 )
-STRUCTURE = _any(
+STRUCTURE = Phrases(
   r'\bfirst(?:ly)?\b[^.?!]*[,.;:].*\bsecond(?:ly)?\b',
   r'\b(?:firstly|secondly|thirdly)\b',
   r'\bfirst of all\b.*\b(?:then|next|finally|also)\b',
@@ -59,7 +56,7 @@ STAGE_DIRECTION = re.compile(
   r'\*[^*\n]{2,60}\*|\((?!\d)[^()\n]{3,80}\)|\[[^\[\]\n]{3,80}\]|（[^（）\n]{2,60}）|【[^【】\n]{2,60}】|_[a-z][^_\n]{2,60}_',
   re.I,
 )
-LECTURE = _any(
+LECTURE = Phrases(
   r'\byou (?:have|need|ought|had better|must|really should|should) (?:to )?(?:learn|realise|realize|understand that|accept|remember that|be more|see that|respect|calm|grow|stop|think about how|try to be)',
   r'\bit(?:\'s| is) important (?:to|that|for)\b',
   r'\bthe (?:key|truth|lesson|point) (?:here )?is\b',
@@ -78,7 +75,7 @@ LECTURE = _any(
   r'每个人都(?:会|要|有)',
   r'要学会',
 )
-ADVICE = _any(
+ADVICE = Phrases(
   r'\byou (?:should|could|ought to|might want to|need to)\b(?! (?:have|not|never|be the one))',
   r'\bhave you (?:tried|considered|thought (?:of|about))\b',
   r"\bwhy don't you\b",
@@ -93,7 +90,7 @@ ADVICE = _any(
   r'建议你?',
   r'有没有(?:试过|考虑)',
 )
-OPTIMISM = _any(
+OPTIMISM = Phrases(
   r'\b(?:everything|it|things|all)(?:\'s| is| are|\'ll| will)?(?: all)?(?: going to| gonna)? (?:be|get|turn out|work out) (?:just |all |much )?(?:fine|ok|okay|better|alright|all right|great|out)\b',
   r'\blook on the bright side\b',
   r'\bsilver lining\b',
@@ -119,7 +116,7 @@ OPTIMISM = _any(
   r'时间会',
   r'想开点?',
 )
-PROCEDURE = _any(
+PROCEDURE = Phrases(
   r'\b(?:company|our|the|house|school|standard) (?:policy|policies|procedure|protocol|guidelines|regulations|process)\b',
   r'\b(?:just|only) (?:policy|following|doing my job)',
   r'\brules are rules\b',
@@ -130,7 +127,7 @@ PROCEDURE = _any(
   r'按(?:照)?(?:规定|流程|制度)',
   r'规定就是|公司政策|流程就是',
 )
-COUNTER_BLAME = _any(
+COUNTER_BLAME = Phrases(
   r'\bbut you(?:\'ve| have|\'re| are|\'d)? (?:also|too|never|always|did|were|should|could|started|made|didn\'t|don\'t|never|forgot|ignored|said)\b',
   r'\byou(?:\'re| are| were)? (?:also|not exactly|hardly) (?:to blame|at fault|innocent|perfect|blameless)\b',
   r'\byour (?:own )?fault\b',
@@ -147,7 +144,7 @@ COUNTER_BLAME = _any(
   r'都怪你',
   r'你(?:太敏感|想太多|无理取闹)',
 )
-THREAT = _any(
+THREAT = Phrases(
   r"\bi(?:'ll| will| am going to|'m going to|'m gonna) (?:call|get|bring|involve|contact|phone) (?:the |my |a )?(?:police|lawyer|attorney|security|manager|cops)",
   r'\b(?:sue|suing) you\b',
   r'\blegal action\b',
@@ -161,7 +158,7 @@ THREAT = _any(
   r'\bi\'m warning you\b',
   r'(?:报警|起诉|告你|律师函|走着瞧|后果自负|警告你)',
 )
-HOSTILE = _any(
+HOSTILE = Phrases(
   r'\bshut up\b',
   r'\byou(?:\'re| are)?(?: so| such| just| really)?(?: an?| the)? ?(?:stupid |little |complete )?(?:idiot|moron|stupid|pathetic|crazy|loser|dumb|ridiculous|coward|fool)\b',
   r'\bget (?:lost|over it|out of my)\b',
@@ -183,7 +180,7 @@ HOSTILE = _any(
   r'\bboo hoo\b',
   r'闭嘴|滚|神经病|有病|关我什么事|烦死|活该|白痴|蠢',
 )
-SORRY = _any(
+SORRY = Phrases(
   r'\bsorry\b',
   r'\bapologi[sz]e|\bapolog(?:y|ies)\b',
   r'\bforgive me\b',
@@ -191,7 +188,7 @@ SORRY = _any(
   r'\bregret\b',
   r'对不起|抱歉|不好意思|道歉',
 )
-PRESS_FORGIVENESS = _any(
+PRESS_FORGIVENESS = Phrases(
   r'\b(?:please|can you|could you|will you|you have to|you need to|just|hope you(?: can| will|\'ll)?) (?:please )?forgive\b',
   r'\bforgive me\b',
   r'\bcan we (?:just |please )*(?:move on|forget|put this|start over|go back)',
@@ -203,7 +200,7 @@ PRESS_FORGIVENESS = _any(
   r'\bi (?:already )?(?:said|apologi[sz]ed|have apologi[sz]ed).{0,12}(?:already|sorry)\b',
   r'原谅我|别生气|翻篇|别计较|过去了吧',
 )
-EXCUSE = _any(
+EXCUSE = Phrases(
   r'\bi (?:didn\'t|did not|never) (?:mean|intend|want)(?:ed)? (?:to|it|for|any)',
   r'\bi meant well\b',
   r'\bi was (?:just|only|really|so|too) (?:busy|tired|trying|stressed|joking|kidding|drunk|swamped)',
@@ -217,7 +214,7 @@ EXCUSE = _any(
   r'\bhonest mistake\b',
   r'我不是故意|我也是为|只是(?:开玩笑|太忙|一时)|没那么严重',
 )
-DIAGNOSIS = _any(
+DIAGNOSIS = Phrases(
   r'\byou(?:\'re| are| seem| might be| may be| could be| have| probably have| sound)(?: clearly| just| clinically)? (?:depress\w+|in denial|projecting|traumati[sz]ed|anxiety|codependent|co-dependent|burn(?:ed|t) out|avoidant|narcissis\w+|bipolar|toxic|an? (?:anxiety|attachment|trauma))',
   r'\b(?:classic|textbook) (?:sign|case|symptom|burnout)',
   r'\bthis is (?:called|a (?:trauma|stress|grief) response)',
@@ -226,7 +223,7 @@ DIAGNOSIS = _any(
   r'\bsymptoms? of\b',
   r'你(?:这是|可能有?|应该是)(?:抑郁|焦虑|创伤|讨好型)',
 )
-COMPLIMENT = _any(
+COMPLIMENT = Phrases(
   r"\byou(?:'re| are| look| seem| have| sound)(?: (?:so|such|really|very|truly|absolutely|incredibly|a|an|the most))* (?:amazing|beautiful|gorgeous|stunning|lovely|wonderful|incredible|inspiring|talented|smart|charming|special|fascinating|interesting person|impressive|brilliant|great taste|amazing energy|beautiful (?:smile|eyes|hands|soul)|an inspiration)",
   r'\b(?:i (?:really |just |absolutely )*(?:love|adore|admire)) (?:your|how you|the way you)\b',
   r'\bwhat (?:a|an) (?:lovely|beautiful|amazing|wonderful|charming|fascinating)\b',
@@ -234,7 +231,7 @@ COMPLIMENT = _any(
   r'\bso (?:inspiring|impressive|talented|cool of you)\b',
   r'你(?:真|好|太|很)(?:美|漂亮|可爱|有趣|棒|厉害|优秀|有气质|特别)',
 )
-INTERVIEW = _any(
+INTERVIEW = Phrases(
   r'\bwhat do you do (?:for|in)\b',
   r'\bwhere (?:are you from|do you (?:live|work|come from))\b',
   r'\bdo you come here often\b',
@@ -255,7 +252,7 @@ INTERVIEW = _any(
   r'你(?:平时)?有什么(?:爱好|兴趣)',
   r'你叫什么',
 )
-OVEREAGER = _any(
+OVEREAGER = Phrases(
   r'\b(?:dear|valued|esteemed) (?:sir|madam|customer|guest|client)',
   r'\b(?:sir|madam|ma\'am)\b.*\b(?:sir|madam|ma\'am)\b',
   r'\b(?:deeply|sincerely|truly|profoundly|terribly|incredibly)\b.*\b(?:deeply|sincerely|truly|profoundly|terribly|incredibly|so so)\b',
@@ -270,7 +267,7 @@ OVEREAGER = _any(
   r'\bi would be honou?red\b',
   r'尊敬的|尊贵的|荣幸|万分|无比',
 )
-PADDING = _any(
+PADDING = Phrases(
   r'\b(?:tapestry|symphony|kaleidoscope|gossamer|ethereal|whispers? of|echoes of|dance of|storm within|ocean of|fragile (?:beauty|threads?)|shimmering|tender ache|like a (?:ship|candle|lighthouse|bird|river|leaf|flower) )',
   r'\bthe (?:silence|night|universe|soul|heart) (?:between|itself|whispers|knows|holds)\b',
   r'如同|仿佛.*一般|岁月|灵魂深处|温柔以待',
@@ -278,52 +275,43 @@ PADDING = _any(
 NEGATION = re.compile(
   r"\b(?:not|no|never|nobody|nothing|neither|nor|without|cannot|refuse|instead of|rather than|won't|can't|don't|doesn't|didn't|isn't|aren't|wasn't|weren't|wouldn't|couldn't|shouldn't|haven't|hasn't|hadn't)\b|n't\b|不|没|别|拒绝"
 )
-REFUSAL = re.compile(
+REFUSAL = Phrases(
   r"\b(?:no|not|won't|can't|cannot|will not|refuse|don't|stays?|keep(?:ing)?|remain)\b|不能|不会|不行|不可以",
-  re.I,
 )
 
-REFUSES = re.compile(
+REFUSES = Phrases(
   r"^(?:no|not that)\b[,.;:]|\bmy (?:answer|no) (?:is|stays?|remains)\b|\bstays? (?:at )?(?:a )?no\b|\bi(?:'ll)? (?:have to )?say no\b|\bthe answer (?:is|stays|does not change)\b"
   r"|\bi (?:can't|cannot|can not|won't|will not|am not going to|shall not) (?:do|give|sign|hand|let|pay|change|agree|take|make|lend|allow|accept|go along|move|say yes)\b|\bi'm not (?:going to|giving|signing|paying)\b|\bnot something (?:that )?i can\b|\bthat i cannot\b"
   r'|我不(?:能|会|同意|答应|签|给)|不行',
-  re.I,
 )
 QUESTION = re.compile(
   r"\?\s*[\"')]*$|？\s*$|^(?:and |so |but )?(?:what|who|when|where|why|how|which|did|do|does|is|are|was|were|can|could|would|will|shall|has|have|had)\b[^.]*$|吗|呢\s*$",
   re.I,
 )
 SELF = re.compile(r"\bi(?:'m|'ve)? [a-z]|我")
-OFFER = re.compile(
+OFFER = Phrases(
   r"\bi(?:'ll| will| can|'d| would| could|'m (?:coming|going|bringing|calling|taking|driving|writing|staying)| am (?:coming|going|bringing))\b|\blet me\b|\blet's\b|\bwe(?:'ll| will| can| could)\b|\bshall (?:i|we)\b|\bwant me to\b|\bif you (?:want|like)\b|我(?:来|会|可以|这就|马上|明天|今晚|去)|我们(?:可以|一起)|要不要我",
-  re.I,
 )
-OWNS = re.compile(
+OWNS = Phrases(
   r"\bi (?:was|did|didn't|had|hadn't|should|shouldn't|could|couldn't|left|told|said|took|gave|made|let|lost|broke|forgot|kept|put|ran|sent|spent|wrote|read|knew|saw|heard|chose|went|never|[a-z]{2,}ed)\b|\bmy (?:fault|mistake|doing|name|own)\b|\bon me\b|\bthat was me\b|\bi(?:'m| am) (?:the one|ashamed|sorry)\b|是我|我(?:不该|错|忘|没|把|说了|做了|当时)",
-  re.I,
 )
-VIEWS = re.compile(
+VIEWS = Phrases(
   r"\bi(?:'d| would)? (?:think|like|love|prefer|always|never|once|remember|believe|guess|suspect|bet|find|hate|miss|trust|distrust|own|keep|collect|rather|have|still|admit|confess|dream|grew|learned|learnt|tried|used|burn|lost|ruined|failed|fell)\b|\bmy (?:[a-z]+)\b|\bfor me\b|\bif you ask me\b|\bhonestly\b|\bto my\b|\bme too\b|\bin my\b|我(?:觉得|喜欢|宁愿|从来|小时候|总|曾|更)|依我看",
-  re.I,
 )
-STANCE = re.compile(
+STANCE = Phrases(
   r"\bno wonder\b|\bthat(?:'s| is| was)\b|\bmust\b|\bsounds?\b|\blooks?\b|\bseems?\b|\bisn't\b|\bnot\b|\bnever\b|n't\b|\bbecause\b|\bboth\b|\bhurts?\b|\bhard(?:er|est)?\b|\bheavy\b|\bwrong\b|\bright\b|\bfair\b|\bunfair\b|\bmatters?\b|\bcounts?\b|\bmeans?\b|\bmeant\b|\bof course\b|\benough\b|\bstill\b|\bthough\b|\balone\b|\bcarr(?:y|ied|ying)\b|\bdeserves?d?\b|\bwould\b|\bof all\b|\beven\b|\bonly\b|\bworse\b|\bbetter\b|\bmore than\b|\binstead\b|\btoo\b|\bcan't\b|\bwish\b|\bremember\b|\bstays? with\b|\bsticks\b|\bthinking (?:of|about)\b|\bwhile\b|\bafter\b|\bbefore\b|\bwhen\b|\bcould\b|\bshould\b|\bdeserve|\bonce\b|\byet\b|\balready\b|\bsays?\b|\bbeats\b|\btastes?\b|\bbraver?\b|\bsad\b|\bfunny\b|\bodd\b|\bstrange\b"
   r'|难怪|一定|才|还|太|偏偏|居然|其实|这不|那不|疼|委屈|不公平|两样|都是真的|比',
-  re.I,
 )
 LABELS_NEED = re.compile(
   r"^(?:i (?:know|see|think|guess|understand) )?(?:that )?(?:what )?you(?:'re| are)? (?:just |really |only |also )*(?:want|need|feel|long|wish|fear|afraid|looking for|hoping)",
   re.I,
 )
-PERSON = re.compile(
+PERSON = Phrases(
   r"\b(?:i|you|me|your|my|we|us|our|i'm|i'll|i've|i'd|you're|you've|he|she|his|her|him|they|them)\b|[你我他她您]",
-  re.I,
 )
-WHEN = re.compile(
+WHEN = Phrases(
   r"\b(?:today|tonight|tomorrow|this (?:evening|afternoon|morning|week|weekend)|(?:mon|tues|wednes|thurs|fri|satur|sun)day|at (?:noon|night|midnight|\d|one|two|three|four|five|six|seven|eight|nine|ten|eleven|half)|by (?:noon|\d|monday|tuesday|wednesday|thursday|friday|saturday|sunday|tomorrow|tonight)|in (?:an|one|two|ten|five|twenty|\d+) (?:hour|minute|day)s?|within|before (?:noon|lunch|dinner|monday|friday|the)|after (?:lunch|work|dinner|class|the)|right now|now|first thing|every (?:day|week|morning|evening|sunday|monday|tuesday|wednesday|thursday|friday|saturday)|\d{1,2}[:.]\d{2}|\d{1,2} ?(?:am|pm|a\.m|p\.m|o'clock)|\d{1,2} (?:january|february|march|april|may|june|july|august|september|october|november|december))\b|今天|今晚|明天|后天|周[一二三四五六日末]|下周|\d+点|马上|现在",
-  re.I,
 )
-PROMISE = re.compile(
+PROMISE = Phrases(
   r"\bi(?:'ll| will|'m (?:coming|going|bringing|calling|taking|driving|sending|paying|writing)| can| shall| am (?:coming|going|bringing|calling))\b|\bwe(?:'ll| will| can)\b|\blet me\b|我(?:会|来|去|明天|今晚|马上|这就|可以)",
-  re.I,
 )

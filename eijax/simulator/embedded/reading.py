@@ -11,6 +11,7 @@ import re
 from eijax.episodes.imitation import imitations
 from eijax.simulator.embedded import lexicon, words
 from eijax.simulator.embedded.sheet import Item, Sheet, trigrams
+from eijax.simulator.prompts import TALKS_KEPT
 
 MAX_GOOD_SENTENCES = 4
 MAX_SENTENCE_WORDS = 32
@@ -24,10 +25,10 @@ MIN_READ_BACK = 8  # Three-word runs: shorter copies are a fact taken up, not a 
 # Pairs of neighbours that no fluent sentence holds: a cheap sign of broken grammar.
 _DETERMINER = 'the|a|an|my|your|our|their'
 _BROKEN = re.compile(
-  rf'\b(?:{_DETERMINER}) (?:{_DETERMINER}|is|are|was|were|of|and|to|in|i|you|he|she|we|they|it|will|can|do|did|not)\b'
-  r'|\b(?:i|he|she|it) are\b|(?:^|, )(?:you|we|they) is\b|\bi is\b|\b(?:of|to|and|with|for|from|at) (?:of|and|is|are|was)\b'
-  r'|\b(\w+) \1 \1\b|\b(?!had|that|very|so|no|really|sorry|her|is)(\w+) \2\b|\b(?:i you|he i|we i)\b'
-  r'|\b(?:will|can|would) (?:will|can|would|is|was)\b'
+  rf'\b(?:(?:{_DETERMINER}) (?:{_DETERMINER}|is|are|was|were|of|and|to|in|i|you|he|she|we|they|it|will|can|do|did|not)\b'
+  r'|(?:i|he|she|it) are\b|i is\b|(?:of|to|and|with|for|from|at) (?:of|and|is|are|was)\b'
+  r'|(\w+) \1 \1\b|(?!had|that|very|so|no|really|sorry|her|is)(\w+) \2\b|(?:i you|he i|we i)\b'
+  r'|(?:will|can|would) (?:will|can|would|is|was)\b)|(?:^|, )(?:you|we|they) is\b'
 )
 _DANGLING = re.compile(r'\b(?:the|a|an|of|and|or|but|my|our|with|i)\s*[.?!]?$')
 
@@ -81,7 +82,7 @@ class Reading:
     return bool(self.sentences) and all(sentence.question for sentence in self.sentences)
 
 
-@functools.lru_cache(maxsize=1 << 14)
+@functools.lru_cache(maxsize=8 * TALKS_KEPT)  # One for each round.
 def read(sheet: Sheet, text: str, before: str) -> Reading:
   """Read `text`, said in answer to the user's line `before`."""
   plain = words.normalise(text)
@@ -198,12 +199,20 @@ def _sentence_like(part: str, language: str) -> bool:
   if not MIN_SENTENCE_WORDS <= len(run) <= MAX_SENTENCE_WORDS:
     return False
   share = sum(word in words.FUNCTION_WORDS for word in run) / len(run)
-  return share >= MIN_FUNCTION_SHARE and not _BROKEN.search(_spoken(part))
+  return share >= MIN_FUNCTION_SHARE and not _num_broken(_spoken(part))
+
+
+_PAUSE = re.compile(r"\s*[^\w\s']+\s*")
 
 
 def _spoken(part: str) -> str:
   """Words with every pause as a comma, so that neighbours across a pause are no pair."""
-  return re.sub(r"\s*[^\w\s']+\s*", ', ', part).strip(', ')
+  return _PAUSE.sub(', ', part).strip(', ')
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _num_broken(spoken: str) -> int:
+  return len(_BROKEN.findall(spoken))
 
 
 def _negated(part: str, cue: frozenset[str]) -> bool:
@@ -236,7 +245,7 @@ def _garble(parts: list[str], language: str) -> float:
     run = words.words(part)
     spoken = _spoken(part)
     signs += (
-      len(_BROKEN.findall(spoken))
+      _num_broken(spoken)
       + bool(_DANGLING.search(spoken))
       + sum(len(word) > 18 for word in run)
     )

@@ -7,6 +7,7 @@ import re
 
 from eijax.scenarios.record import Appraisal, Cue
 from eijax.simulator.embedded import words
+from eijax.simulator.prompts import TALKS_KEPT
 
 LISTS = ('facts', 'needs', 'soothes', 'inflames')
 SINGLES = ('boundary', 'holds', 'yields', 'way_out', 'act', 'effect', 'amends')
@@ -39,8 +40,18 @@ class Item:
   def key(self) -> tuple[str, int]:
     return self.kind, self.index
 
+  @functools.cached_property
+  def _telling(self) -> frozenset[str] | None:
+    """Of each cue the stem that is said least: without one of these no cue stands. None where stems do not tell."""
+    if self.soft or not all(self.cues):
+      return None
+    return frozenset(min(cue, key=lambda stem: (stem in words.COMMON_STEMS, -len(stem), stem)) for cue in self.cues)
+
   def match(self, stems: frozenset[str], text: str) -> frozenset[str] | None:
     """Return the stems of the first cue that stands in the sentence, or None."""
+    telling = self._telling
+    if telling is not None and telling.isdisjoint(stems):
+      return None
     for cue, raw in zip(self.cues, self.raw_cues):
       if cue:
         if cue <= stems:
@@ -74,7 +85,7 @@ class Sheet:
     return sum(item.kind == 'needs' for item in self.items)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=TALKS_KEPT)
 def compile_sheet(language: str, scene: str, persona: str, appraisal: Appraisal | None) -> Sheet:
   """Compile a scenario once; requests of the same talk share the result."""
   bullets = _bullets(persona, _FACT_HEADING)

@@ -10,7 +10,7 @@ import re
 
 from eijax.simulator.embedded import phrases, words
 from eijax.simulator.embedded.sheet import Sheet
-from eijax.simulator.prompts import ParsedRequest
+from eijax.simulator.prompts import TALKS_KEPT, ParsedRequest
 
 MAX_WORDS = 24
 MAX_FACT_WORDS = 15
@@ -87,12 +87,12 @@ def _pick(options: tuple[str, ...], spoken: list[str], seed_text: str) -> str:
 def _open_fact(request: ParsedRequest, judgement, spoken: list[str], seed_text: str) -> str | None:
   """Pick a known fact that has not been spoken yet, by either side if possible."""
   told = ' '.join(spoken)
+  opening = next((said.text for said in request.history if said.speaker == 'you' and said.round == 0), '')
   quotes = [
-    quote for quote in quotable(judgement.sheet, _addressed(request)) if _key(quote) not in told
+    quote for quote in quotable(judgement.sheet, _addressed(request.persona, opening)) if _key(quote) not in told
   ]
   touched = {key for entry in judgement.credits for key in entry.used}
-  texts = ' '.join(item.text for item in judgement.sheet.items if item.key in touched)
-  met = words.content_stems(texts)
+  met = frozenset().union(*(words.content_stems(item.text) for item in judgement.sheet.items if item.key in touched))
   fresh = [quote for quote in quotes if len(words.content_stems(quote) & met) < 2] or quotes
   if not fresh:
     return None
@@ -108,13 +108,11 @@ def _key(quote: str) -> str:
   return quote[1:-1]
 
 
-def _addressed(request: ParsedRequest) -> frozenset[str]:
-  """Names that the persona sheet gives to the other person, who is not spoken of as 'he'."""
-  section = re.search(r'###\s*Role and stance(.*?)(?:###|$)', request.persona, re.S)
+@functools.lru_cache(maxsize=TALKS_KEPT)
+def _addressed(persona: str, opening: str) -> frozenset[str]:
+  """Names that the persona sheet and the opening line give to the other person, who is not spoken of as 'he'."""
+  section = re.search(r'###\s*Role and stance(.*?)(?:###|$)', persona, re.S)
   names = set(re.findall(r'\b[A-Z][a-zà-ÿ]{2,}\b', section.group(1))) if section else set()
-  opening = next(
-    (said.text for said in request.history if said.speaker == 'you' and said.round == 0), ''
-  )
   names |= set(re.findall(r',\s+([A-Z][a-zà-ÿ]{2,})\b(?=[.,?!])', opening))
   return frozenset(
     names
@@ -122,7 +120,7 @@ def _addressed(request: ParsedRequest) -> frozenset[str]:
   )
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=TALKS_KEPT)
 def quotable(sheet: Sheet, addressed: frozenset[str]) -> tuple[str, ...]:
   """Return known facts as clauses in the first person; those that resist are left out."""
   quotes = []

@@ -63,6 +63,8 @@ week weeks wish woman wonder word words work world worried worry worse worst wri
 
 def normalise(text: str) -> str:
   """Lower-case, with typographic apostrophes and quotes made plain."""
+  if text.isascii():
+    return text.lower()
   return text.lower().replace('’', "'").replace('‘', "'").replace('“', '"').replace('”', '"')
 
 
@@ -79,17 +81,20 @@ def words(text: str) -> list[str]:
   return _WORD.findall(normalise(text))
 
 
-def stems(text: str) -> list[str]:
+@functools.lru_cache(maxsize=1 << 11)
+def stems(text: str) -> tuple[str, ...]:
   """Return stems of Latin words plus character pairs of Chinese runs, in order."""
   found = [stem(word) for word in words(text)]
-  for run in _CJK.findall(text):
-    found.extend(run[i : i + 2] for i in range(len(run) - 1) if run[i : i + 2] not in _CJK_COMMON)
-  return found
+  if not text.isascii():
+    for run in _CJK.findall(text):
+      found.extend(run[i : i + 2] for i in range(len(run) - 1) if run[i : i + 2] not in _CJK_COMMON)
+  return tuple(found)
 
 
+@functools.lru_cache(maxsize=1 << 11)
 def content_stems(text: str) -> frozenset[str]:
   """Return stems that are neither function nor conversation words."""
-  return frozenset(s for s in stems(text) if s not in COMMON_STEMS and len(s) > 1)
+  return frozenset(s for s in frozenset(stems(text)) - COMMON_STEMS if len(s) > 1)
 
 
 def is_english(word: str) -> bool:
@@ -97,7 +102,7 @@ def is_english(word: str) -> bool:
   word = word.removesuffix("'s").removesuffix("s'")
   known = _word_list()
   return word in known or any(
-    re.sub(british, american, word) in known for british, american in _SPELLINGS
+    british.sub(american, word) in known for british, american in _SPELLINGS
   )
 
 
@@ -119,7 +124,7 @@ def _loaded_word_list() -> frozenset[str]:
 
 
 # British spelling -> the American one that the word list prefers.
-_SPELLINGS = (
+_SPELLINGS = tuple((re.compile(british), american) for british, american in (
   (r'our', 'or'),
   (r'is(e[drs]?|ing|ations?)$', r'iz\1'),
   (r're(s|d)?$', r'er\1'),
@@ -129,7 +134,7 @@ _SPELLINGS = (
   (r'ae|oe', 'e'),
   (r'ence$', 'ense'),
   (r'mould', 'mold'),
-)
+))
 
 
 def sentences(text: str) -> list[str]:
@@ -144,7 +149,7 @@ def clauses(sentence: str) -> list[str]:
 
 def chinese_chars(text: str) -> int:
   """Count Chinese characters."""
-  return sum(map(len, _CJK.findall(text)))
+  return 0 if text.isascii() else sum(map(len, _CJK.findall(text)))
 
 
 FUNCTION_STEMS = frozenset(_STEMMER.stemWord(word) for word in FUNCTION_WORDS)
