@@ -76,8 +76,11 @@ def use_one_device(patch) -> None:
   """
   import jax  # pylint: disable=import-outside-toplevel
   from eijax.learning import sharding  # pylint: disable=import-outside-toplevel
+  from eijax.training import learner  # pylint: disable=import-outside-toplevel
 
-  patch(sharding, 'make_mesh', functools.partial(sharding.make_mesh, devices=jax.devices()[:1]))
+  one, make_mesh = jax.devices()[:1], sharding.make_mesh
+  patch(sharding, 'make_mesh', lambda spec='', devices=None: make_mesh(spec, one))
+  patch(learner, 'run_mesh', functools.partial(learner.run_mesh, devices=one))
 
 
 def at_call(owner, name: str, number: int, act, patch=setattr) -> None:
