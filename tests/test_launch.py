@@ -1,5 +1,7 @@
 """What belongs to a launch: compiled programs that stay, profiles, curves for TensorBoard, time and memory in the report."""
 
+import errno
+import os
 import struct
 import types
 
@@ -11,7 +13,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from eijax import flags as flags_lib
-from eijax.errors import UsageError
+from eijax.errors import EijaxError, UsageError
 from eijax.report import machine as machine_report
 from eijax.training import compilation, devices
 from eijax.training.machine import MachineConfig
@@ -122,6 +124,17 @@ def test_curves_for_tensorboard(tmp_path):
   with ScalarLog(tmp_path, 1) as log:  # Goes on: later steps of the former are void.
     log.add(1, {'reward': 0.75})
   assert sorted(scalars(tmp_path), key=str)[-2:] == [(1, 'purged', None), (1, 'reward', 0.75)]
+
+
+def test_curves_on_a_full_disk_are_one_error(tmp_path, monkeypatch, capfd):
+  def full(_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  with pytest.raises(EijaxError, match='tensorboard cannot be written .No space left on device.; make room'):
+    with ScalarLog(tmp_path / 'tensorboard', 0) as log:
+      monkeypatch.setattr(os, 'fsync', full)
+      log.add(0, {'reward': 0.5})
+  assert capfd.readouterr() == ('', '')
 
 
 def test_a_stopwatch_adds_up_and_begins_anew(monkeypatch):
