@@ -63,7 +63,7 @@ def measure_model(name: str, ceilings: dict, reps: int) -> dict:
   rows, prompt, new = model['decode']
   context = prompt + new
   # Two runs that differ in nothing but the number of tokens: what reading the prompts costs falls out.
-  long, short = (bench('generate', batch=rows, prompt_len=prompt, new_tokens=n, context=context, **shape) for n in (new, new // 4))
+  long, short = (bench('generate', batch=rows, prompt_len=prompt, new_tokens=n, seq_len=context, **shape) for n in (new, new // 4))
   per_token = (long['seconds'] - short['seconds']) / (new - new // 4)
   rows_of_update, length = model['train']
   train = bench('train_step', batch=rows_of_update, seq_len=length, remat='full', lora_rank=model['rank'], **shape)

@@ -38,13 +38,13 @@ def test_updates_count_the_tokens_of_all_rows():
 
 
 def test_responses_are_as_long_as_asked():
-  line = bench('generate', *SMALL, '--prompt_len=12', '--new_tokens=7', '--context=32')
+  line = bench('generate', *SMALL, '--prompt_len=12', '--new_tokens=7', '--seq_len=32')
   assert line['sampled'] == 8 * 7 and line['tokens_per_s'] == pytest.approx(8 * 7 / line['seconds'], rel=1e-3)
 
 
 @pytest.mark.parametrize('module, arguments, message', [
     (train_step, ['--seq_len=10', '--prompt_len=10'], 'prompt_len=10 must be below seq_len=10'),
-    (generate, ['--context=100'], 'context=100 must be at least prompt_len [+] new_tokens = 256'),
+    (generate, ['--seq_len=100'], 'seq_len=100 must be at least prompt_len [+] new_tokens = 256'),
     (train_step, ['fast'], "argument 'fast' is not known"),
     (train_step, ['--num_heads=3'], 'num_heads=3'),
     (train_step, ['--batch=4', '--mesh=fsdp=8'], 'batch=4 must be divisible by .* the data shards .8.; use 8'),  # There are eight devices here.

@@ -7,6 +7,7 @@ from eijax import command
 SUBCOMMANDS = {
     'train_step': ('eijax.bench.train_step', 'updates of the learner: tokens of the rows a second'),
     'generate': ('eijax.bench.generate', 'responses of the sampler: new tokens a second, prompts included in the time'),
+    'rollout': ('eijax.bench.rollout', 'whole talks with the embedded simulator: episodes and sampled tokens a second'),
     'ceilings': ('eijax.bench.ceilings', 'the memory bandwidth and the products of the device, to compare with'),
 }
 

@@ -1,14 +1,22 @@
 """Flags of the shapes that are timed, and the config of a run that has them."""
 
+from typing import Any
+
 from absl import flags
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh
 
 from eijax import presets
 from eijax.config import LearnerConfig, RunConfig
 from eijax.errors import UsageError
 from eijax.flags import replace_at
+from eijax.learning import sharding, step as step_lib
 from eijax.learning.packing import PackingConfig
 from eijax.policy.config import ATTENTIONS, DTYPES, REMAT_POLICIES, LoraConfig, PolicyConfig
+from eijax.policy.decoder import Decoder
 from eijax.sampling.config import SamplerShapes, SamplingConfig
+from eijax.training import policy_source
 
 # Name -> (default, help). Defaults are a policy that two CPU cores update in a second.
 POLICY_SHAPES = {
@@ -67,3 +75,11 @@ def no_arguments(arguments: list[str]) -> None:
   """Refuse what is not a flag."""
   if arguments:
     raise UsageError(f'argument {arguments[0]!r} is not known: all values are flags; see --help')
+
+
+def random_params(config: RunConfig, seed: int) -> tuple[Decoder, Mesh, Any]:
+  """A decoder, the mesh of the flags, and random weights placed on it, in the type that the policy keeps them in."""
+  mesh, decoder = sharding.make_mesh(config.mesh), Decoder(config.policy)
+  placed = jax.tree.map(lambda x: x.sharding, policy_source.abstract_params(config.policy, mesh))
+  init = step_lib.params_init(decoder)
+  return decoder, mesh, jax.jit(lambda key: nn.meta.unbox(init(key)), out_shardings=placed)(jax.random.key(seed))
