@@ -41,6 +41,14 @@ def run_together(policy, workdir, *moments):
                      env=environment(num_devices=4), timeout_secs=TIMEOUT_SECS)
 
 
+def assert_weights_close(one, several, config):
+  """Of the last checkpoints: float32 sums in another order, of which Adam makes a share of the learning rate."""
+  abstract = policy_source.abstract_params(config, one_device_mesh())
+  restored = (jax.tree.leaves(restore_params(folder / 'checkpoints', abstract)) for folder in (one, several))
+  for expected, actual in zip(*restored, strict=True):
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
 def assert_like_one(one, several, num_processes):
   expected, actual = lines(one / 'metrics.jsonl'), lines(several / 'metrics.jsonl')
   assert [row['step'] for row in actual] == list(range(NUM_STEPS))
@@ -55,6 +63,7 @@ def assert_like_one(one, several, num_processes):
   for name in (*(f'episodes/step_{step:06d}.jsonl' for step in range(NUM_STEPS)), 'eval/step_000000/results.jsonl'):
     assert (several / name).read_text() == (one / name).read_text(), name
   assert layout.complete_steps(several / 'checkpoints') == [1, 2]
+  assert_weights_close(one, several, policy_source.read_shapes(one / 'policy'))
   config = json.loads((several / 'config.json').read_text())
   assert config['sampler']['num_slots'] == 8, 'settings do not depend on the processes'
   assert len(list((several / 'tensorboard').iterdir())) <= 2, f'of {num_processes} processes one writes'
@@ -71,7 +80,6 @@ def test_two_processes_stopped_at_one_of_them_equal_one_process(alone, tmp_path)
   assert_like_one(one, tmp_path / 'two', 2)
 
 
-@pytest.mark.slow
 def test_four_processes_equal_one(alone, tmp_path):
   policy, one = alone
   for status, _, err in (results := run_together(policy, tmp_path / 'four', 'none', 'none', 'none', 'none')):
@@ -107,6 +115,4 @@ def test_two_processes_fine_tune_an_adapter_like_one(alone, tmp_path):
       assert mine[name] == pytest.approx(theirs[name], rel=1e-4), name
     for name in ('num_tokens', 'segments', 'row_length', 'epoch'):
       assert mine[name] == theirs[name], name
-  abstract = policy_source.abstract_params(config.policy, one_device_mesh())
-  one, two = (restore_params(tmp_path / name / 'checkpoints', abstract) for name in ('one', 'two'))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4), one, two)
+  assert_weights_close(tmp_path / 'one', tmp_path / 'two', config.policy)

@@ -12,7 +12,7 @@ import pytest
 
 from eijax import train
 from eijax.errors import EijaxError, PreemptedError, UsageError
-from eijax.learning import packing
+from eijax.learning import packing, sharding
 from eijax.training import devices, experience, together
 from eijax.training.machine import MachineConfig
 from eijax.training.peers import Peers
@@ -166,7 +166,7 @@ def test_more_processes_than_scenarios(monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 8)
   monkeypatch.setattr(devices.hosts, 'check_processes', lambda mesh: None)
   monkeypatch.setattr(devices.hosts, 'local_mesh', lambda mesh: mesh)
-  mesh = train.sharding.make_mesh('')
+  mesh = sharding.make_mesh('')
   with pytest.raises(UsageError, match=r'scenarios_per_step=4 must be at least the number of processes \(8\)'):
     devices.check_fits(config, mesh)
 

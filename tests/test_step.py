@@ -1,5 +1,8 @@
 """The update step: accumulation, sharding, compilation, donation, what it is a parameter of."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -12,8 +15,13 @@ from eijax.policy.config import PolicyConfig
 from eijax.policy.decoder import Decoder
 from learning_cases import Learner, RATE, POLICY, batch
 
+# All ways to deal eight devices out to the axes; the policy has four heads. Those that `make test` leaves to `make test-slow` are slow.
+_ALL = [sizes for sizes in itertools.product((1, 2, 4, 8), repeat=4) if math.prod(sizes) == 8 and sizes[3] <= 4]
+_FAST = {(1, 8, 1, 1): 0, (2, 4, 1, 1): 4, (2, 2, 1, 2): 4, (1, 2, 2, 2): 4}
 # With chunks of the vocabulary, which are split otherwise on every mesh; 0 is the plain way.
-MESHES = [('fsdp=8', 8, 0), ('data=2,fsdp=4', 8, 4), ('data=2,fsdp=2,tensor=2', 8, 4), ('fsdp=2,sequence=2,tensor=2', 8, 4)]
+MESHES = [pytest.param(','.join(f'{axis}={size}' for axis, size in zip(sharding.MESH_AXES, sizes)), chunk,
+                       marks=() if _FAST.get(sizes) == chunk else pytest.mark.slow)
+          for sizes in _ALL for chunk in (0, 4)]
 
 
 def host(tree):
@@ -67,22 +75,25 @@ def single_device():
   return initial, metrics, host(learner.state)
 
 
-@pytest.mark.parametrize('spec, num_devices, chunk_length', MESHES)
-def test_eight_devices_equal_one(single_device, spec, num_devices, chunk_length):
+@pytest.mark.parametrize('spec, chunk_length', MESHES)
+def test_eight_devices_equal_one(single_device, spec, chunk_length):
   initial, metrics, final = single_device
-  learner = Learner(spec, num_devices, chunk_length=chunk_length)
+  learner = Learner(spec, 8, chunk_length=chunk_length)
   # The key alone decides.
   jax.tree.map(np.testing.assert_array_equal, host(learner.state.params), initial)
   for seed, expected in enumerate(metrics):
     old = learner.state
     actual = learner.run(batch(seed), 2)
     assert all(x.is_deleted() for x in jax.tree.leaves(old))  # Donated.
+    # Float32 sums over devices in another order; 1e-7 was seen for the loss.
+    assert actual['loss'] == pytest.approx(expected['loss'], rel=0, abs=1e-5), seed
     for name in expected:
-      # Reductions over devices add in another order; three updates carry it on.
-      np.testing.assert_allclose(actual[name], expected[name], rtol=1e-3, atol=1e-5, err_msg=f'{name} at {seed}')
-  # Adam divides by the gradient's size: where that is near its rounding error, updates differ by a share of
-  # the learning rate, 0.01. Weights are of size 0.1 to 1.
-  assert_close(learner.state.params, final.params, rtol=0, atol=3e-4)
+      np.testing.assert_allclose(actual[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=f'{name} at {seed}')
+  # Adam divides by the gradient's size: where that is near its rounding error, updates differ by a share of the
+  # learning rate, 0.01. 1e-5 of the largest weight of an array was seen, 1e-6 of its norm.
+  for actual, expected in zip(jax.tree.leaves(host(learner.state.params)), jax.tree.leaves(final.params), strict=True):
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.linalg.norm(actual - expected) <= 1e-5 * np.linalg.norm(expected)
   assert int(learner.state.step) == 3
   assert learner.update._cache_size() == 1  # One shape, one compilation.
 

@@ -68,8 +68,8 @@ def built(scenarios, *arguments):
 
 
 @pytest.mark.parametrize('argument, message', [
-    ('--mesh=fsdp=3', "mesh='fsdp=3' means data=1,fsdp=3,tensor=1 = 3 devices, but 1 is present; .*fsdp=1"),
-    ('--mesh=rows=1', "mesh='rows=1': 'rows=1' must be AXIS=SIZE with AXIS one of data, fsdp, tensor"),
+    ('--mesh=fsdp=3', "mesh='fsdp=3' means data=1,fsdp=3,sequence=1,tensor=1 = 3 devices, but 1 is present; .*fsdp=1"),
+    ('--mesh=rows=1', "mesh='rows=1': 'rows=1' must be AXIS=SIZE with AXIS one of data, fsdp, sequence, tensor"),
     ('--rows_per_minibatch=6', r'rows_per_minibatch=6 must be divisible by num_micro_batches \(4\) .*use 4 or 8'),
     ('--preset=qwen3_8b', "preset='qwen3_8b' starts from a trained policy and has none of its own; give --policy=FOLDER"),
     ('--policy=nowhere', r"policy='nowhere' is neither a preset nor the folder of a run \(it lacks policy/config.json\)"),

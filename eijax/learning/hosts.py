@@ -28,7 +28,7 @@ def check_processes(mesh: Mesh) -> None:
   counts = np.bincount(owners[:, 0], minlength=jax.process_count())
   if np.any(owners != owners[:, :1]) or np.any(counts != counts[0]):
     raise UsageError(f'mesh {dict(mesh.shape)} splits what belongs together over processes of {local} devices each; '
-                     f'use a tensor axis that divides {local}')
+                     f'use sequence and tensor axes whose product divides {local}')
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
@@ -60,10 +60,10 @@ def copy_to_hosts(params: Any, mesh: Mesh, abstract: Any) -> Any:
 
 
 def _local_devices(mesh: Mesh, process: int) -> np.ndarray:
-  """Devices of a process [1, fsdp, tensor], in the order of the mesh."""
+  """Devices of a process [1, fsdp, 1, tensor], in the order of the mesh; sampling knows no sequence axis."""
   devices = [device for device in mesh.devices.flat if device.process_index == process]
   tensor = math.gcd(mesh.shape['tensor'], len(devices))
-  return np.array(devices, object).reshape(1, -1, tensor)
+  return np.array(devices, object).reshape(1, -1, 1, tensor)
 
 
 def _as_mesh(devices: np.ndarray, names: tuple[str, ...]) -> Mesh:
