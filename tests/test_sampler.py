@@ -209,9 +209,10 @@ def test_stop_and_truncation(sampler):
   assert seen == {True, False}
 
 
-def test_eight_devices_equal_one(sampler, params):
+@pytest.mark.parametrize('mesh', ['data=2,fsdp=2,tensor=2', 'fsdp=4,sequence=2'])
+def test_eight_devices_equal_one(sampler, params, mesh):
   reqs = requests([5, 9, 12, 16, 7, 3, 11, 2])
-  many = make_sampler(num_slots=8, mesh='data=2,fsdp=2,tensor=2', devices=8)
+  many = make_sampler(num_slots=8, mesh=mesh, devices=8)
   many.set_params(params)
   for a, b in zip(results(sampler, reqs), results(many, reqs)):
     np.testing.assert_array_equal(a.response_ids, b.response_ids)

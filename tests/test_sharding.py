@@ -95,10 +95,12 @@ def test_positions_are_split_over_the_sequence_axis():
     sharding.check_row_length(30, mesh)
 
 
-@pytest.mark.parametrize('devices, rows, expected', [
-    (8, 16, 'fsdp=8'), (8, 8, 'fsdp=8'), (16, 8, 'fsdp=8,sequence=2'), (256, 128, 'fsdp=128,sequence=2'), (8, 6, 'fsdp=2,sequence=4')])
-def test_more_devices_than_rows_share_positions(devices, rows, expected):
-  assert sharding.default_mesh(devices, rows) == expected
+@pytest.mark.parametrize('devices, rows, length, expected', [
+    (8, 16, 0, 'fsdp=8'), (8, 8, 0, 'fsdp=8'), (16, 8, 0, 'fsdp=8,sequence=2'), (256, 128, 16384, 'fsdp=128,sequence=2'),
+    (8, 6, 0, 'fsdp=2,sequence=4'), (64, 128, 24576, 'fsdp=32,sequence=2'), (256, 128, 24576, 'fsdp=128,sequence=2'),
+    (8, 16, 40000, 'fsdp=2,sequence=4'), (1, 16, 40000, 'fsdp=1')])
+def test_devices_share_positions_of_long_rows_and_of_few(devices, rows, length, expected):
+  assert sharding.default_mesh(devices, rows, length) == expected
   assert sharding.parse_mesh(expected, devices).num_devices == devices
 
 
@@ -113,7 +115,8 @@ def test_each_process_gives_its_share_of_rows(monkeypatch):
   np.testing.assert_array_equal(np.concatenate(shares), packed.tokens)
 
 
-@pytest.mark.parametrize('shape, fits', [((1, 8, 1, 1), True), ((2, 2, 1, 2), True), ((1, 2, 1, 4), True), ((1, 1, 1, 8), False)])
+@pytest.mark.parametrize('shape, fits', [((1, 8, 1, 1), True), ((2, 2, 1, 2), True), ((1, 2, 1, 4), True), ((1, 2, 2, 2), True),
+                                         ((1, 1, 1, 8), False), ((1, 1, 4, 2), False)])
 def test_what_belongs_together_stays_in_one_process(monkeypatch, shape, fits):
   # Two processes of four devices each.
   device = lambda i: types.SimpleNamespace(process_index=i // 4)
@@ -124,5 +127,5 @@ def test_what_belongs_together_stays_in_one_process(monkeypatch, shape, fits):
   if fits:
     hosts.check_processes(mesh)
   else:
-    with pytest.raises(UsageError, match='over processes of 4 devices each; use a tensor axis that divides 4'):
+    with pytest.raises(UsageError, match='over processes of 4 devices each; use sequence and tensor axes whose product divides 4'):
       hosts.check_processes(mesh)

@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -36,6 +37,9 @@ LOGICAL_AXES: Mapping[str, str | tuple[str, ...] | None] = {
     'vocab': 'tensor',
     'rank': None,
 }
+
+# Of the default mesh: a device holds the inputs of all layers for its share of a row, and much more of one layer.
+MAX_ROW_TOKENS = 16384
 
 # Split where the mesh divides them, else whole on every device of that mesh axis. Published policies have
 # as few as two to eight key-value heads, and copies of these cost little; any other mismatch is an error.
@@ -82,15 +86,19 @@ def parse_mesh(spec: str, num_devices: int) -> MeshShape:
   return shape
 
 
-def default_mesh(num_devices: int, rows: int) -> str:
-  """The spec for `rows` rows of a mini-batch: all devices on fsdp, unless there are more than rows.
+def default_mesh(num_devices: int, rows: int, row_length: int = 0) -> str:
+  """The spec for `rows` rows of a mini-batch of row_length tokens: all devices on fsdp, as long as there are rows for them.
 
-  Then what is left over shares the positions of a row, which needs no other division of the policy.
+  What is left over shares the positions of a row, which needs no other division of the policy; and so do devices on which
+  one row would be more than MAX_ROW_TOKENS.
   """
-  if num_devices <= rows:
-    return f'fsdp={num_devices}'
-  fsdp = math.gcd(num_devices, rows)
-  return f'fsdp={fsdp},sequence={num_devices // fsdp}'
+  sharing = 1
+  while row_length > MAX_ROW_TOKENS * sharing and num_devices % (2 * sharing) == 0:
+    sharing *= 2
+  fsdp = num_devices // sharing
+  fsdp = fsdp if fsdp <= rows else math.gcd(fsdp, rows)
+  sequence = num_devices // fsdp
+  return f'fsdp={fsdp}' + (f',sequence={sequence}' if sequence > 1 else '')
 
 
 def make_mesh(spec: str = '', devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -99,7 +107,9 @@ def make_mesh(spec: str = '', devices: Sequence[jax.Device] | None = None) -> Me
   shape = parse_mesh(spec, len(devices))
   # Auto on every axis, said explicitly: newer releases of jax default to Explicit.
   sizes = dataclasses.astuple(shape)
-  return jax.make_mesh(sizes, MESH_AXES, (AxisType.Auto,) * len(sizes), devices=devices)
+  # A slice of 8 x 8 chips is also 32 x 2, which jax.make_mesh refuses.
+  grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+  return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def num_data_shards(mesh: Mesh) -> int:

@@ -26,6 +26,7 @@ ASSUMPTIONS = (
     'communication: bytes that a chip receives by ring algorithms, from the compiled program with its loops run to the end',
     'seconds: the longest of compute, HBM and interconnect at the peaks of the chip, perfectly overlapped: a floor, not a forecast',
     'interconnect: all links of a chip busy in both directions; a slice without wrap-around links, or several slices, is slower',
+    'sampling: by one process that drives all chips; several hosts sample each on their own chips, with whole weights on each host',
     'HBM traffic: by formula, state and weights once a pass, layer inputs written and read once; a floor',
 )
 

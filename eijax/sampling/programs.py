@@ -37,7 +37,7 @@ class EnginePrograms:
     self.params: Any = None
     self._state: Any = None  # (hidden, cache), or None where there is no cache.
     self._allowed = allowed_mask(decoder.config.vocab_size, sampleable_ids)
-    self._place = place = placement(decoder.config, mesh)
+    self._place = place = placement(decoder.config, mesh, shapes.num_slots)
     self.prefill_rows = min(config.prefill_rows, shapes.num_slots)
     # Outputs that come back as inputs are placed alike, or the next call would compile again.
     self._make_state = jax.jit(self._empty, out_shardings=(place.rows, place.cache))

@@ -49,7 +49,7 @@ class BatchSampler:
     self._decoder, self._mesh, self._shapes, self._sampling = decoder, mesh, shapes, sampling
     self._stop_ids = np.asarray(stop_ids, np.int32)
     self._allowed = allowed_mask(decoder.config.vocab_size, sampleable_ids)
-    self._placement = place = placement(decoder.config, mesh)
+    self._placement = place = placement(decoder.config, mesh, shapes.num_slots)
     self._params: Any = None
     self._cache: Any = None
     self._slots = [_Slot() for _ in range(shapes.num_slots)]

@@ -47,6 +47,20 @@ def test_8b_at_64_rows_of_8192_on_32_v5e():
   assert step['hbm_bytes'] <= 13.0 * GIB and step['compile_cpu_seconds'] < 300
 
 
+def test_decoding_holds_the_cache_once():
+  # Eight of the 36 layers: the cache is 2.4 GiB a chip, what comes on top of it is tables and one layer brought together.
+  result = plan('--preset=qwen3_8b', '--num_layers=8', '--topology=v6e:4x4', '--programs=decode_step')['decode_step']
+  check(result)
+  assert result['temporaries_bytes'] < 1.6 * GIB < 2.3 * GIB < result['parts']['cache']
+
+
+def test_rows_of_24k_tokens_are_shared_by_two_chips():
+  # A slice of 8 x 8 chips as 32 x 2.
+  result = plan('--preset=qwen3_32b', '--num_layers=2', '--topology=v6e:8x8', '--programs=train_step')
+  check(result['train_step'])
+  assert result['mesh'] == {'data': 1, 'fsdp': 32, 'sequence': 2, 'tensor': 1}
+
+
 def test_programs_of_a_small_policy_on_a_mesh_with_every_axis():
   # Four layers: what is asked is whether every kernel and axis compiles, and a token is sampled.
   result = plan('--preset=qwen3_0_6b', '--num_layers=4', '--topology=v6e:2x4', '--mesh=fsdp=2,sequence=2,tensor=2', '--row_lengths=1024',
