@@ -45,12 +45,12 @@ setuptools.setup(
         'ml_dtypes>=0.5,<1',
         'protobuf>=4.25,<8',
         'pyspellchecker>=0.8,<1',
+        'PyStemmer>=3,<4',
         'pyyaml>=6,<7',
         'requests>=2.32,<3',
         'safetensors>=0.6,<1',
         'scipy>=1.15,<2',
         'sentencepiece>=0.2,<0.3',
-        'snowballstemmer>=2.2,<4',
         # Event files for TensorBoard, without TensorFlow.
         'tensorboardX>=2.6.2,<3',
         'tokenizers>=0.20,<0.24',

@@ -63,7 +63,7 @@ def _qwen3(
       checkpoint_every=10,
       scenarios=DEFAULT_SCENARIOS,
       policy=PolicyConfig(
-          vocab_size=151936, num_kv_heads=8, head_dim=128, compute_dtype='bfloat16', remat='full', **shapes),
+          vocab_size=151936, num_kv_heads=8, head_dim=128, compute_dtype='bfloat16', **{'remat': 'full', **shapes}),
       sampling=SamplingConfig(temperature=0.6, top_p=0.95, top_k=20, max_new_tokens=1024),
       sampler=SamplerShapes(num_slots=128, spans=(context // 4, context // 2, context), chunks=(256, 1024)),
       episodes=EpisodeConfig(scenarios_per_step=16, group_size=8, thinking=True),
@@ -102,7 +102,8 @@ def qwen3_14b() -> RunConfig:
 
 def qwen3_32b() -> RunConfig:
   """Qwen3-32B: 120 steps, prompts of 16,384 and responses of 8,192 tokens."""
-  return _qwen3('qwen3_32b', num_steps=120, prompt=16384, response=8192,
+  # Layer inputs of a row of 24,576 tokens are 15 GiB, which wait in the memory of the host.
+  return _qwen3('qwen3_32b', num_steps=120, prompt=16384, response=8192, remat='offload',
                 num_layers=64, hidden_dim=5120, num_heads=64, mlp_dim=25600)
 
 

@@ -182,9 +182,8 @@ def test_a_sweep_ranks_what_fits_by_time_and_the_rest_by_what_it_lacks(monkeypat
 
 
 def test_default_meshes_suit_devices_and_rows():
-  assert sweep.default_meshes(16, 128, 2048) == ['fsdp=16', 'fsdp=8,tensor=2', 'fsdp=4,tensor=4', 'fsdp=8,sequence=2', 'fsdp=4,sequence=4']
-  assert all('fsdp=256' not in mesh for mesh in sweep.default_meshes(256, 128, 2048))
-  assert sweep.default_meshes(64, 128, 24576)[:2] == ['fsdp=32,sequence=2', 'fsdp=64']
+  assert sweep.default_meshes(16, 128) == ['fsdp=16', 'fsdp=8,tensor=2', 'fsdp=4,tensor=4', 'fsdp=8,sequence=2', 'fsdp=4,sequence=4']
+  assert all('fsdp=256' not in mesh for mesh in sweep.default_meshes(256, 128))
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -5,7 +5,7 @@ import itertools
 import sys
 import time
 
-import snowballstemmer
+import Stemmer
 
 from eijax.simulator.embedded import words
 
@@ -14,9 +14,9 @@ def test_stems_of_many_threads_equal_those_of_one():
   parts = ('nation', 'relat', 'operat', 'care', 'hope', 'general', 'organ', 'sens', 'form', 'active')
   endings = ('ing', 'ings', 'ed', 'ful', 'fully', 'ness', 'ization', 'ational', 'iveness', 'ly')
   fresh = [a + b + c for a, b, c in itertools.product(parts, parts, endings)]
-  single = snowballstemmer.stemmer('english')
+  single = Stemmer.Stemmer('english')
   interval = sys.getswitchinterval()
-  sys.setswitchinterval(1e-6)  # Threads change within a stem: without a lock this fails at once.
+  sys.setswitchinterval(1e-6)  # Threads change between any two instructions.
   words.stem.cache_clear()
   try:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -38,9 +38,6 @@ LOGICAL_AXES: Mapping[str, str | tuple[str, ...] | None] = {
     'rank': None,
 }
 
-# Of the default mesh: a device holds the inputs of all layers for its share of a row, and much more of one layer.
-MAX_ROW_TOKENS = 16384
-
 # Split where the mesh divides them, else whole on every device of that mesh axis. Published policies have
 # as few as two to eight key-value heads, and copies of these cost little; any other mismatch is an error.
 REPLICATED_IF_INDIVISIBLE = frozenset({'kv_heads'})
@@ -86,19 +83,15 @@ def parse_mesh(spec: str, num_devices: int) -> MeshShape:
   return shape
 
 
-def default_mesh(num_devices: int, rows: int, row_length: int = 0) -> str:
-  """The spec for `rows` rows of a mini-batch of row_length tokens: all devices on fsdp, as long as there are rows for them.
+def default_mesh(num_devices: int, rows: int) -> str:
+  """The spec for `rows` rows of a mini-batch: all devices on fsdp, unless there are more than rows.
 
-  What is left over shares the positions of a row, which needs no other division of the policy; and so do devices on which
-  one row would be more than MAX_ROW_TOKENS.
+  Then what is left over shares the positions of a row, which needs no other division of the policy.
   """
-  sharing = 1
-  while row_length > MAX_ROW_TOKENS * sharing and num_devices % (2 * sharing) == 0:
-    sharing *= 2
-  fsdp = num_devices // sharing
-  fsdp = fsdp if fsdp <= rows else math.gcd(fsdp, rows)
-  sequence = num_devices // fsdp
-  return f'fsdp={fsdp}' + (f',sequence={sequence}' if sequence > 1 else '')
+  if num_devices <= rows:
+    return f'fsdp={num_devices}'
+  fsdp = math.gcd(num_devices, rows)
+  return f'fsdp={fsdp},sequence={num_devices // fsdp}'
 
 
 def make_mesh(spec: str = '', devices: Sequence[jax.Device] | None = None) -> Mesh:

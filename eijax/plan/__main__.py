@@ -69,7 +69,7 @@ def _sweep(values, config, chip, devices) -> dict:
   from eijax.plan import sweep, tables  # pylint: disable=import-outside-toplevel
 
   meshes = [mesh.replace('+', ',') for mesh in values.sweep_meshes] or sweep.default_meshes(
-      len(devices), config.packing.rows_per_minibatch, config.packing.row_lengths[-1])
+      len(devices), config.packing.rows_per_minibatch)
   for mesh in meshes:
     sharding.parse_mesh(mesh, len(devices))
 

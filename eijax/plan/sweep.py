@@ -21,9 +21,9 @@ class Trial:
   refused: str = ''
 
 
-def default_meshes(num_devices: int, rows: int, row_length: int) -> list[str]:
-  """The default mesh, that of short rows, and those with 2 and 4 devices on tensor or sequence."""
-  found = [sharding.default_mesh(num_devices, rows, row_length), sharding.default_mesh(num_devices, rows)]
+def default_meshes(num_devices: int, rows: int) -> list[str]:
+  """The default mesh, and those with 2 and 4 devices on tensor or sequence."""
+  found = [sharding.default_mesh(num_devices, rows)]
   for axis in ('tensor', 'sequence'):
     for ways in (2, 4):
       fsdp = num_devices // ways

@@ -39,8 +39,8 @@ class Learner:
 def run_mesh(config: RunConfig | SftConfig, devices: list | None = None) -> Mesh:
   """The mesh of a run: --mesh, or by default one whose data shards divide the rows of a mini-batch."""
   devices = jax.devices() if devices is None else devices
-  rows, length = config.packing.rows_per_minibatch, config.packing.row_lengths[-1]
-  return sharding.make_mesh(config.mesh or sharding.default_mesh(len(devices), rows, length), devices)
+  rows = config.packing.rows_per_minibatch
+  return sharding.make_mesh(config.mesh or sharding.default_mesh(len(devices), rows), devices)
 
 
 def num_micro_batches(config: RunConfig | SftConfig, mesh: Mesh) -> int:

@@ -8,10 +8,10 @@ import functools
 import re
 import threading
 
-import snowballstemmer
 import spellchecker
+import Stemmer
 
-_STEMMER = snowballstemmer.stemmer('english')
+_STEMMER = Stemmer.Stemmer('english')
 _STEMMER_LOCK = threading.Lock()
 _WORD_LIST_LOCK = threading.Lock()
 _WORD = re.compile(r"[a-z0-9à-öø-ÿ]+(?:'[a-z]+)*")
