@@ -144,7 +144,7 @@ def test_an_update_is_planned_like_it_is_run():
 
 
 def test_what_does_not_fit_is_told_what_to_try():
-  config, mesh = presets.get('qwen3_32b'), sharding.make_mesh('fsdp=8')
+  config, mesh = presets.get('qwen3_14b'), sharding.make_mesh('fsdp=8')
   step = dataclasses.replace(FITS, fits=False, parts={'weights': 16 * 2**30, 'moments': 32 * 2**30, 'gradients': 16 * 2**30})
   words = ' '.join(estimate.suggestions(config, mesh, chips.CHIPS['v6e'], step))
   assert 'a larger slice: weights, moments and gradients alone take 64.0 GiB a chip' in words
