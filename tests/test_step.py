@@ -19,9 +19,8 @@ from learning_cases import Learner, RATE, POLICY, batch
 _ALL = [sizes for sizes in itertools.product((1, 2, 4, 8), repeat=4) if math.prod(sizes) == 8 and sizes[3] <= 4]
 _FAST = {(1, 8, 1, 1): 0, (2, 4, 1, 1): 4, (2, 2, 1, 2): 4, (1, 2, 2, 2): 4}
 # With chunks of the vocabulary, which are split otherwise on every mesh; 0 is the plain way.
-MESHES = [pytest.param(','.join(f'{axis}={size}' for axis, size in zip(sharding.MESH_AXES, sizes)), chunk,
-                       marks=() if _FAST.get(sizes) == chunk else pytest.mark.slow)
-          for sizes in _ALL for chunk in (0, 4)]
+MESHES = [pytest.param(','.join(f'{axis}={size}' for axis, size in zip(sharding.MESH_AXES, sizes)), _FAST.get(sizes, 4),
+                       marks=() if sizes in _FAST else pytest.mark.slow) for sizes in _ALL]
 
 
 def host(tree):
