@@ -277,7 +277,7 @@ def _command(endpoint, out, *arguments) -> list[str]:
   ]  # fmt: skip
 
 
-@pytest.mark.parametrize('num_before_kill', (9, 42))
+@pytest.mark.parametrize('num_before_kill', (pytest.param(9, marks=pytest.mark.slow), 42))
 def test_a_killed_run_loses_and_repeats_nothing(tmp_path, num_before_kill):
   def spoil(stage, number, answer):
     time.sleep(0.01 + 0.02 * (number % 3))  # Items drift apart, and are killed in different stages.

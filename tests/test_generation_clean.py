@@ -59,6 +59,7 @@ def test_sound_records_stay_byte_for_byte(tmp_path, sound, language):
   assert not read_lines(tmp_path / 'out' / 'rejected.jsonl')
 
 
+@pytest.mark.slow
 def test_the_shipped_set_needs_no_cleaning(tmp_path, capsys):
   run_clean(None, ROOT / 'scenario_data', tmp_path / 'out', '--dry_run')
   assert ' sound, 0 mended by rule, 0 for a model (one call each if its answers are sound), 0 beyond mending' in capsys.readouterr().out

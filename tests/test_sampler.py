@@ -209,7 +209,7 @@ def test_stop_and_truncation(sampler):
   assert seen == {True, False}
 
 
-@pytest.mark.parametrize('mesh', ['data=2,fsdp=2,tensor=2', 'fsdp=4,sequence=2'])
+@pytest.mark.parametrize('mesh', ['data=2,fsdp=2,tensor=2', pytest.param('fsdp=4,sequence=2', marks=pytest.mark.slow)])
 def test_eight_devices_equal_one(sampler, params, mesh):
   reqs = requests([5, 9, 12, 16, 7, 3, 11, 2])
   many = make_sampler(num_slots=8, mesh=mesh, devices=8)

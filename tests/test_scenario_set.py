@@ -33,6 +33,7 @@ def _values(key, scenarios):
   return {scenario.extra[key] for scenario in scenarios}
 
 
+@pytest.mark.slow
 def test_the_cards_give_the_committed_files_byte_for_byte():
   build_command.compare(build.build(FOLDER / 'cards'), FOLDER)
 

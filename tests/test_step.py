@@ -17,7 +17,7 @@ from learning_cases import Learner, RATE, POLICY, batch
 
 # All ways to deal eight devices out to the axes; the policy has four heads. Those that `make test` leaves to `make test-slow` are slow.
 _ALL = [sizes for sizes in itertools.product((1, 2, 4, 8), repeat=4) if math.prod(sizes) == 8 and sizes[3] <= 4]
-_FAST = {(1, 8, 1, 1): 0, (2, 4, 1, 1): 4, (2, 2, 1, 2): 4, (1, 2, 2, 2): 4}
+_FAST = {(1, 8, 1, 1): 0, (2, 4, 1, 1): 4, (1, 2, 2, 2): 4}
 # With chunks of the vocabulary, which are split otherwise on every mesh; 0 is the plain way.
 MESHES = [pytest.param(','.join(f'{axis}={size}' for axis, size in zip(sharding.MESH_AXES, sizes)), _FAST.get(sizes, 4),
                        marks=() if sizes in _FAST else pytest.mark.slow) for sizes in _ALL]
