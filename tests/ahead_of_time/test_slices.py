@@ -34,9 +34,10 @@ def test_8b_at_128_rows_of_2048_on_16_v5p():
   assert (result['num_devices'], result['fits']) == (16, True)
   assert step['temporaries_bytes'] <= 10.5 * GIB and step['hbm_bytes'] <= 16.0 * GIB
   assert step['compile_cpu_seconds'] < 300
-  # Each chip has a sixteenth of the weights, and takes in the rest of each layer in bfloat16 twice, and a gradient once.
+  # Each chip has a sixteenth of the weights. In bfloat16, it takes in the rest of each layer two or three times, and a gradient once in
+  # bfloat16 or float32. The compiler does most of it in steps beside the products, which are permutes and no gathers.
   layers = 36 * 4096 * (128 * 80 + 3 * 12288) * 2 * 15 / 16
-  assert 2 * layers <= step['communication_bytes']['all-gather'] <= 4 * layers
+  assert 3 * layers <= sum(step['communication_bytes'].values()) <= 6.5 * layers
   # 8 FLOPs for each weight and token, and the attention: 6.6e12 a sequence and pass.
   assert step['flops'] == pytest.approx(8 * 7.57e9 * 2**18 / 16, rel=0.15)
 
@@ -55,7 +56,7 @@ def test_decoding_holds_the_cache_once():
 
 
 def test_a_slice_of_8_by_8_chips_is_also_one_of_32_by_2():
-  result = plan('--preset=qwen3_0_6b', '--num_layers=2', '--topology=v6e:8x8', '--mesh=fsdp=32,sequence=2', '--row_lengths=1024',
+  result = plan('--preset=qwen3_0_6b', '--num_layers=2', '--topology=v6e:8x8', '--mesh=fsdp=32,sequence=2', '--row_lengths=2048',
                 '--spans=2048', '--programs=train_step')
   check(result['train_step'])
 
@@ -68,4 +69,4 @@ def test_programs_of_a_small_policy_on_a_mesh_with_every_axis():
   assert result['fits'] and result['mesh'] == {'data': 1, 'fsdp': 2, 'sequence': 2, 'tensor': 2}
   for name in ('train_step', 'decode_step', 'prefill'):
     assert result[name]['fits'] and result[name]['hbm_bytes'] > result[name]['parts']['weights']
-  assert result['decode_step']['parts']['cache'] == 4 * 16 * 8 * 1024 * 128 * 2 * 2 // 4
+  assert result['decode_step']['parts']['cache'] == 4 * 16 * 8 * 1024 * 128 * 2 * 2 // 8  # Slots over fsdp and sequence, heads over tensor.
