@@ -20,8 +20,8 @@ All three processes are Python: a request costs about 1 ms of the client and as 
 besides some 10 ms for a scenario that it has not met, and two to three times that where other programs share the
 cores. On two of them these costs, and not the delays, set the pace of a model that answers at once. What the servers say holds the wait for their own interpreter lock, so that a faster simulator
 makes for a shorter ideal as well: compare `elapsed_secs` and CPU time between versions, and ratios within one.
-Expected on two cores with little else running: 1.2 x the greedy schedule of what the servers say and 1.3 to 1.4 x
-their ideal; memory that levels off, that of the simulator after 256 scenarios.
+Seen on two cores with little else running: 1.3 to 1.4 x the greedy schedule of what the servers say and 1.5 to 1.6 x
+their ideal, 1.8 to 2.0 x that of the delays alone; memory that levels off, that of the simulator after 256 scenarios.
 """
 
 import contextlib
