@@ -12,10 +12,11 @@ import pathlib
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import flags
 import tqdm
 
-from eijax.errors import UsageError
+from eijax import command
+from eijax.errors import EijaxError, UsageError
 
 # Preset, slice, and the flags that differ from the preset's own.
 SLICES = (
@@ -42,7 +43,7 @@ def plan(preset: str, topology: str, extra: str, path: pathlib.Path) -> dict:
   arguments = [f'--preset={preset}', f'--topology={topology}', '--json', *extra.split()]
   done = subprocess.run([sys.executable, '-m', 'eijax.plan', *arguments], capture_output=True, text=True, check=False)
   if done.returncode:
-    raise UsageError(f'eijax.plan {" ".join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}')
+    raise EijaxError(f'eijax.plan {" ".join(arguments)} failed: {done.stderr.strip().splitlines()[-1].removeprefix("error: ")}')
   part = path.with_suffix('.part')
   part.write_text(done.stdout)
   os.replace(part, path)
@@ -66,7 +67,7 @@ def row(preset: str, topology: str, extra: str, answer: dict) -> str:
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
-    raise app.UsageError(f'unexpected argument {argv[1]!r}')
+    raise UsageError(f'unexpected argument {argv[1]!r}; all settings are flags, see --help')
   folder = pathlib.Path(_OUT.value)
   folder.mkdir(parents=True, exist_ok=True)
   chosen = [slice_ for slice_ in SLICES if not _ONLY.value or slice_[1] in _ONLY.value]
@@ -77,4 +78,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.run(main)
