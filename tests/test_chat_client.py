@@ -156,11 +156,11 @@ def test_unreachable_names_url_and_reason():
 
 
 def test_timeout_is_typed_and_retried():
-  with FakeEndpoint(script=[Fault(delay_secs=0.5)]) as endpoint, make_client(endpoint, timeout_secs=0.1) as client:
+  with FakeEndpoint(script=[Fault(delay_secs=2.0)]) as endpoint, make_client(endpoint, timeout_secs=0.6) as client:
     assert client.complete(MESSAGES).retries == 1
-  with FakeEndpoint(script=[Fault(delay_secs=0.5)]) as endpoint:
-    with make_client(endpoint, timeout_secs=0.1, max_retries=0) as client:
-      with pytest.raises(errors.Unreachable, match='sent nothing for 0.1 s'):
+  with FakeEndpoint(script=[Fault(delay_secs=2.0)]) as endpoint:
+    with make_client(endpoint, timeout_secs=0.6, max_retries=0) as client:
+      with pytest.raises(errors.Unreachable, match='sent nothing for 0.6 s'):
         client.complete(MESSAGES)
 
 

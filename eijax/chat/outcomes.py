@@ -1,9 +1,9 @@
 """Judge an exchange: a completion, a failure that may pass, or one that will not."""
 
 import dataclasses
+import email.utils
+import time
 from collections.abc import Callable
-
-import urllib3
 
 from eijax.chat import completion as completion_lib
 from eijax.chat import errors
@@ -125,7 +125,7 @@ def retry_after_secs(exchange: Exchange) -> float | None:
       return max(0.0, float(exchange.headers['retry-after-ms']) / 1000)
     value = exchange.headers['retry-after']
     # Seconds, by some providers with a fraction, or an HTTP date.
-    secs = float(value) if '.' in value else urllib3.Retry().parse_retry_after(value)
-    return max(0.0, float(secs))
-  except (KeyError, ValueError, OverflowError, urllib3.exceptions.HTTPError):
+    secs = email.utils.parsedate_to_datetime(value).timestamp() - time.time() if value.strip()[:1].isalpha() else float(value)
+    return max(0.0, secs)
+  except (KeyError, ValueError, OverflowError):
     return None  # Not a time: the usual back-off serves.

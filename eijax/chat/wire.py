@@ -6,27 +6,26 @@ ends in an `Exchange` within bounded time and memory.
 
 import contextlib
 import dataclasses
+import io
 import json
+import math
 import os
 import threading
 import time
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import requests
-import requests.adapters
-import requests.utils
-import urllib3
+import certifi
+import pycurl
 
+from eijax import __version__
 from eijax.chat.routes import Route
 
 MAX_BODY_BYTES = 16 << 20  # A completion of 100,000 tokens is below 1 MiB.
 # Headers that a reader of answers needs; the others may hold cookies and account names.
 _KEPT_HEADERS = ('content-type', 'retry-after', 'retry-after-ms', 'location', 'x-request-id')
 _CONNECT_TIMEOUT_SECS = 10.0
-_READ_BYTES = 64 << 10
-# The client decides itself about another try. Made once: urllib3 would make one for each request.
-_NO_RETRY = urllib3.Retry(False, redirect=False)
 _LEAST_SECRET_CHARS = 8  # Shorter keys could stand in an answer by chance.
 
 
@@ -62,162 +61,208 @@ def encode(payload: Mapping[str, Any]) -> bytes:
   return json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace')
 
 
+_UNTRUSTED = frozenset((
+    pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CONNECT_ERROR, pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_CERTPROBLEM,
+    pycurl.E_SSL_CIPHER, pycurl.E_SSL_INVALIDCERTSTATUS, pycurl.E_SSL_ISSUER_ERROR,
+))
+
+
 class _Trouble(Exception):
   """The answer did not come whole: (name of the trouble, reason)."""
 
 
-class _Line(NamedTuple):
-  """A connection that is set up as requests would, proxy and certificates included, and then used without it.
+class _Answer:
+  """What of an answer has come so far, and how long nothing has.
 
-  Going through a session costs several times as much as all else in a request: it merges
-  settings, takes the URL apart and prepares headers, each time anew.
-
-  target: of the request line; a whole URL for some proxies.
+  Args:
+    timeout_secs: longest silence.
+    closed: set where nobody waits for the answer any more.
   """
 
-  pool: urllib3.HTTPConnectionPool
-  target: str
-  headers: dict[str, str]
+  def __init__(self, timeout_secs: float, closed: threading.Event):
+    self.is_silent = False
+    self._timeout_secs = timeout_secs
+    self._closed = closed
+    self._moved = (0, time.monotonic())  # Bytes of both directions, and when they became as many.
+    self.headers: dict[str, str] = {}  # Those of _KEPT_HEADERS.
+    self.has_begun = False  # The headers are complete.
+    self._encoding = ''
+    self._pieces: list[bytes] = []
+    self._size = 0
+
+  def take_header(self, line: bytes) -> None:
+    if line.startswith(b'HTTP/'):  # Of another answer, after an interim one.
+      self.headers, self._encoding, self.has_begun = {}, '', False
+    elif line in (b'\r\n', b'\n'):
+      self.has_begun = True
+    else:
+      name, _, value = line.decode('latin-1').partition(':')
+      name, value = name.strip().lower(), value.strip()
+      if name in _KEPT_HEADERS:
+        self.headers[name] = value
+      elif name == 'content-encoding':
+        self._encoding = value.lower()
+
+  def take_piece(self, piece: bytes) -> int | None:
+    self._size += len(piece)
+    if self.is_too_large:
+      return 0  # Breaks the transfer off.
+    self._pieces.append(piece)
+    return None
+
+  def watch(self, total_down: int, down: int, total_up: int, up: int) -> bool:
+    """Whether to break off; libcurl asks whenever something happens, and once a second otherwise."""
+    del total_down, total_up
+    moved, since = self._moved
+    if down + up != moved:
+      self._moved = (down + up, time.monotonic())
+    elif time.monotonic() - since > self._timeout_secs:
+      self.is_silent = True
+    return self.is_silent or self._closed.is_set()
+
+  @property
+  def is_too_large(self) -> bool:
+    return self._size > MAX_BODY_BYTES
+
+  def body(self) -> bytes:
+    """The whole body; raises _Trouble where it cannot be had."""
+    body = b''.join(self._pieces)
+    if self._encoding in ('', 'identity'):
+      return body
+    # None was asked for: libcurl would take half a compressed body for a whole one.
+    if self._encoding not in ('gzip', 'x-gzip', 'deflate'):
+      raise _Trouble('broken_off', f'the answer is encoded as {self._encoding[:40]}')
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # Finds out which of the two it is.
+    try:
+      body = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+      raise _Trouble('broken_off', str(error)) from None
+    if len(body) > MAX_BODY_BYTES:
+      raise _Trouble('too_large', _too_large())
+    if not unpacker.eof:
+      raise _Trouble('broken_off', 'the compressed answer ends early')
+    return body
 
 
 class Wire:
   """Owns the connections: each thread keeps its own alive.
 
+  libcurl does the talking. Proxies come from the environment (http_proxy, https_proxy, all_proxy, no_proxy), certificates
+  from REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE where they are set. ~/.netrc is not read: an entry would replace the key.
+
   Args:
     routes: all that requests may go to.
-    timeout_secs: longest silence of the server.
+    timeout_secs: longest silence of the server; seen up to a second late.
     deadline_secs: longest time for one whole exchange.
   """
 
   def __init__(self, routes: Sequence[Route], timeout_secs: float, deadline_secs: float):
     self._num_routes = len(routes)
-    self._timeout = urllib3.Timeout(connect=min(_CONNECT_TIMEOUT_SECS, timeout_secs), read=timeout_secs)
     self._timeout_secs = timeout_secs
     self._deadline_secs = deadline_secs
     self._secrets = tuple(
         key.encode() for key in sorted({r.key for r in routes}, key=len, reverse=True) if len(key) >= _LEAST_SECRET_CHARS
     )
     self._local = threading.local()
-    self._sessions: list[requests.Session] = []
-    # Read once: requests would search the environment and ~/.netrc on every request, and a
-    # netrc entry would replace the key.
-    self._verify = os.environ.get('REQUESTS_CA_BUNDLE') or os.environ.get('CURL_CA_BUNDLE') or True
-    self._proxies = {r.url: requests.utils.get_environ_proxies(r.url) for r in routes}
+    self._handles: list[pycurl.Curl] = []
+    self._closed = threading.Event()
+    self._certificates = os.environ.get('REQUESTS_CA_BUNDLE') or os.environ.get('CURL_CA_BUNDLE') or certifi.where()
 
   def send(self, route: Route, method: str, path: str, body: bytes = b'') -> Exchange:
     """Send one request and read the whole answer; never raises for what the other side does."""
-    headers = {'Content-Type': 'application/json', 'Accept': 'application/json'}
-    if route.key:
-      headers['Authorization'] = f'Bearer {route.key}'
     start = time.monotonic()
-    status, kept, content, trouble, reason = 0, {}, b'', '', ''
+    status, headers, content, trouble, reason = 0, {}, b'', '', ''
+    handle, answer = self._handle(route, method, path), _Answer(self._timeout_secs, self._closed)
+    # A body that is read, not handed over, cannot be sent twice: libcurl would do so unseen where a kept connection breaks.
+    handle.setopt(pycurl.READFUNCTION, io.BytesIO(body).read)
+    if method == 'POST':
+      handle.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
+    handle.setopt(pycurl.HEADERFUNCTION, answer.take_header)
+    handle.setopt(pycurl.WRITEFUNCTION, answer.take_piece)
+    handle.setopt(pycurl.XFERINFOFUNCTION, answer.watch)
     try:
-      line = self._line(route, method, path)
-      with contextlib.closing(line.pool.urlopen(
-          method, line.target, body=body or None, headers=headers | line.headers, timeout=self._timeout, retries=_NO_RETRY,
-          redirect=False, assert_same_host=False, preload_content=False, decode_content=False,
-      )) as response:
-        content = self._read(response, start + self._deadline_secs)
-        status = response.status
-        kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+      handle.perform()
+      content, headers, status = answer.body(), answer.headers, handle.getinfo(pycurl.RESPONSE_CODE)
+    except pycurl.error as error:
+      trouble, reason = self._trouble(handle, answer, error, time.monotonic() - start)
     except _Trouble as error:
       trouble, reason = error.args
-    except urllib3.exceptions.NewConnectionError as error:  # Refused, or no such host: no matter of time.
-      trouble, reason = 'unreachable', _reason(error)
-    except (requests.Timeout, urllib3.exceptions.TimeoutError):
-      trouble, reason = 'silent', f'{self._timeout_secs:g} s'
-    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
-      trouble, reason = 'untrusted', _reason(error)
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-      trouble, reason = 'unreachable', _reason(error)
-    if trouble:
-      self._hang_up()
+    if trouble:  # What broke an answer may have broken its connection.
+      self._local.handle = None
+      self._handles.remove(handle)
+      handle.close()
     return Exchange(
         url=route.display, keyed=bool(route.key), sent=body, status=status,
-        headers={name: self._masked(value.encode('latin-1', 'replace')).decode('latin-1') for name, value in kept.items()},
+        headers={name: self._masked(value.encode('latin-1')).decode('latin-1') for name, value in headers.items()},
         body=self._masked(content), latency_secs=time.monotonic() - start,
         trouble=trouble, reason=self._masked(reason.encode('utf-8', 'replace')).decode('utf-8'),
     )
 
-  def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """The body as it comes, within the bounds of time and size."""
-    pieces, size = [], 0
-    try:
-      # read1 returns what is there; other calls would wait for a slow server to fill a block.
-      while piece := response.read1(_READ_BYTES, decode_content=True):
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BODY_BYTES:
-          raise _Trouble('too_large', f'more than {MAX_BODY_BYTES >> 20} MiB')
-        if time.monotonic() > deadline:
-          raise _Trouble('slow', f'{self._deadline_secs:g} s')
-    except urllib3.exceptions.TimeoutError:
-      raise
-    except urllib3.exceptions.SSLError as error:
-      raise _Trouble('broken_off', _reason(error)) from None
-    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-      # ValueError: a chunk length that is no number.
-      raise _Trouble('broken_off', _reason(error)) from None
-    return b''.join(pieces)
+  def _trouble(self, handle: pycurl.Curl, answer: _Answer, error: pycurl.error, secs: float) -> tuple[str, str]:
+    """(Name, reason) of what went wrong."""
+    code, words = error.args
+    if answer.is_too_large:
+      return 'too_large', _too_large()
+    if code == pycurl.E_OPERATION_TIMEDOUT and secs >= self._deadline_secs:
+      return 'slow', f'{self._deadline_secs:g} s'
+    if code == pycurl.E_OPERATION_TIMEDOUT or answer.is_silent:
+      return 'silent', f'{self._timeout_secs:g} s'
+    number = handle.getinfo(pycurl.OS_ERRNO)
+    reason = os.strerror(number) if number else ' '.join(words.split())[:200]
+    if code in _UNTRUSTED:
+      return 'untrusted', ' '.join(words.split())[:200]
+    return ('broken_off' if answer.has_begun else 'unreachable'), reason
 
   def _masked(self, content: bytes) -> bytes:
     for secret in self._secrets:
       content = content.replace(secret, b'***')
     return content
 
-  def _line(self, route: Route, method: str, path: str) -> _Line:
-    """This thread's connection for one kind of request."""
-    lines = getattr(self._local, 'lines', None)
-    if lines is None:
-      lines = self._local.lines = {}
-    if (route, method, path) not in lines:
-      session = self._session()
-      proxies = self._proxies[route.url]
-      request = session.prepare_request(requests.Request(method, route.url + path))
-      adapter = session.get_adapter(request.url)
-      pool = adapter.get_connection_with_tls_context(request, self._verify, proxies=proxies)
-      adapter.cert_verify(pool, request.url, self._verify, None)
-      # Those that requests adds: of an account in the URL, what it takes compressed.
-      headers = {name: value for name, value in request.headers.items() if name not in ('Accept', 'Content-Length')}
-      lines[route, method, path] = _Line(pool, adapter.request_url(request, proxies), headers)
-    return lines[route, method, path]
+  def _handle(self, route: Route, method: str, path: str) -> pycurl.Curl:
+    """This thread's handle, set for one kind of request."""
+    handle = getattr(self._local, 'handle', None)
+    if handle is None:
+      handle = self._local.handle = self._new_handle()
+      self._handles.append(handle)
+      self._local.kind = None
+    if self._local.kind != (route, method, path):
+      headers = ['Content-Type: application/json', 'Accept: application/json', 'Expect:']
+      if route.key:
+        headers.append(f'Authorization: Bearer {route.key}')
+      handle.setopt(pycurl.URL, route.url + path)
+      handle.setopt(pycurl.HTTPHEADER, headers)
+      handle.setopt(pycurl.POST if method == 'POST' else pycurl.HTTPGET, 1)
+      self._local.kind = (route, method, path)
+    return handle
 
-  def _session(self) -> requests.Session:
-    session = getattr(self._local, 'session', None)
-    if session is None:
-      session = requests.Session()
-      session.trust_env = False
-      adapter = requests.adapters.HTTPAdapter(pool_connections=self._num_routes, pool_maxsize=1)
-      session.mount('http://', adapter)
-      session.mount('https://', adapter)
-      self._local.session = session
-      self._sessions.append(session)
-    return session
-
-  def _hang_up(self) -> None:
-    """Let the next request of this thread begin on a new connection: what broke an answer may have broken this one."""
-    session = getattr(self._local, 'session', None)
-    if session is not None:
-      session.close()
-      self._sessions.remove(session)
-      self._local.session = self._local.lines = None
+  def _new_handle(self) -> pycurl.Curl:
+    handle = pycurl.Curl()
+    for option, value in (
+        (pycurl.NOSIGNAL, 1),  # Signals and threads do not go together.
+        (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
+        (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+        (pycurl.USERAGENT, f'eijax/{__version__}'),
+        (pycurl.MAXCONNECTS, self._num_routes),
+        (pycurl.CONNECTTIMEOUT_MS, _whole_ms(min(_CONNECT_TIMEOUT_SECS, self._timeout_secs))),
+        (pycurl.NOPROGRESS, 0),
+        (pycurl.TIMEOUT_MS, _whole_ms(self._deadline_secs)),
+        (pycurl.CAPATH if os.path.isdir(self._certificates) else pycurl.CAINFO, self._certificates),
+    ):
+      handle.setopt(option, value)
+    return handle
 
   def close(self) -> None:
-    for session in list(self._sessions):
-      session.close()
+    """Close the connections; requests that are under way break off within a second."""
+    self._closed.set()
+    for handle in list(self._handles):
+      with contextlib.suppress(pycurl.error):  # It is at work.
+        handle.close()
 
 
-def _reason(error: BaseException) -> str:
-  """The innermost cause in plain words ('Connection refused'), without addresses of objects."""
-  causes = [error]
-  while (inner := _inner(causes[-1])) is not None and inner not in causes:
-    causes.append(inner)
-  last = causes[-1]
-  if isinstance(last, OSError) and last.strerror:
-    return last.strerror
-  return ' '.join(f'{type(last).__name__}: {last}'.split())[:200]
+def _too_large() -> str:
+  return f'more than {MAX_BODY_BYTES >> 20} MiB'
 
 
-def _inner(error: BaseException) -> BaseException | None:
-  candidates = [getattr(error, 'reason', None), error.__cause__, *error.args, error.__context__]
-  return next((item for item in candidates if isinstance(item, BaseException)), None)
+def _whole_ms(secs: float) -> int:
+  """At least one: 0 stands for no limit."""
+  return max(1, math.ceil(1e3 * secs))
