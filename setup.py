@@ -42,6 +42,7 @@ setuptools.setup(
         'matplotlib>=3.8,<4',
         'numpy>=2.0,<3',
         'optax>=0.2.5,<0.3',
+        'orjson>=3.10,<4',  # Bodies of requests, ten times as fast as json.
         'orbax-checkpoint>=0.12,<0.13',
         'ml_dtypes>=0.5,<1',
         'protobuf>=4.25,<8',

@@ -15,6 +15,8 @@ import socketserver
 import sys
 import threading
 
+from eijax import collector
+
 # A refused body up to this many times the limit is read and thrown away: a client that is still sending
 # would see a broken connection instead of the answer.
 _DISCARD_FACTOR = 16
@@ -193,6 +195,7 @@ def serve_until_stopped(
 
   for name in (signal.SIGTERM, signal.SIGINT):
     signal.signal(name, stop)
+  collector.relieve()
   # Only now: who reads the line may send a signal at once.
   print(ready_line, flush=True)
   try:

@@ -37,6 +37,7 @@ import time
 from absl import app, flags
 import numpy as np
 
+from eijax import collector
 from eijax.chat import wire as wire_lib
 from eijax.chat.wire import Wire
 from eijax.errors import EijaxError
@@ -167,6 +168,7 @@ def measure(out: str) -> dict:
     stack.callback(memory.close)
     load_before = os.getloadavg()[0]
     before = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
+    collector.relieve()  # As the command does.
     summary = run(config, Options(out=out))
     after = [cpu_secs(os.getpid()), sum(cpu_secs(p.pid) for p in simulators), cpu_secs(model.pid)]
   scenarios = select(load_split(config.scenarios, config.split), limit=config.limit)

@@ -36,6 +36,7 @@ def test_many_first_requests_load_the_word_list_once(monkeypatch):
 
   monkeypatch.setattr(words.spellchecker, 'SpellChecker', counted)
   words._loaded_word_list.cache_clear()
+  words.is_english.cache_clear()
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     assert all(pool.map(words.is_english, ['glass'] * 8))
   assert len(loads) == 1

@@ -90,9 +90,10 @@ class Live:
     return False
 
 
-def key_of(body: bytes) -> str:
-  """Under what a request is found again."""
-  return hashlib.blake2b(body, digest_size=16).hexdigest()
+def key_of(asked: Mapping[str, Any]) -> str:
+  """Under what a request is found again: the same in every version, however requests are written on the wire."""
+  text = json.dumps(asked, ensure_ascii=False)
+  return hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=16).hexdigest()
 
 
 @dataclasses.dataclass
@@ -211,7 +212,7 @@ class Replayer:
     Raises:
       NotRecorded: it is not there, or came more often than it was recorded.
     """
-    tries = self._index.take(key_of(encode(asked)), failed_too=True)
+    tries = self._index.take(key_of(asked), failed_too=True)
     if tries is None:
       said = str(asked['messages'][-1].get('content', ''))[:60] if asked.get('messages') else ''
       raise NotRecorded(
@@ -269,12 +270,11 @@ class Recorder:
     return bool(self._index.models)
 
   def open(self, asked: Mapping[str, Any]) -> Call:
-    body = encode(asked)
-    key = key_of(body)
+    key = key_of(asked)
     tries = self._index.take(key, failed_too=False)
     if tries is not None:
       return _ReplayedCall(self._index, tries)
-    return _RecordedCall(self, key, asked, body)
+    return _RecordedCall(self, key, asked)
 
   def replays(self, model: str) -> bool:
     return False
@@ -322,8 +322,8 @@ class _RecordedCall:
   is_replay = False
   is_last = False
 
-  def __init__(self, recorder: Recorder, key: str, asked: Mapping[str, Any], body: bytes):
-    self._recorder, self._key, self._asked, self._body = recorder, key, asked, body
+  def __init__(self, recorder: Recorder, key: str, asked: Mapping[str, Any]):
+    self._recorder, self._key, self._asked = recorder, key, asked
     self._name = uuid.uuid4().hex[:16]
     self._attempt = 0
 
@@ -334,7 +334,7 @@ class _RecordedCall:
     entry: dict[str, Any] = {'run': self._recorder.run, 'call': self._name, 'attempt': self._attempt, 'key': self._key}
     if self._attempt == 0:
       entry['request'] = dict(self._asked)
-    as_asked = self._attempt == 0 and exchange.sent == self._body
+    as_asked = self._attempt == 0 and exchange.sent == encode(self._asked)
     entry['sent'] = None if as_asked else exchange.sent.decode('utf-8')
     self._attempt += 1
     self._recorder.append(entry | _encode(exchange) | {'end': end})
@@ -354,5 +354,5 @@ def _decode(entry: Mapping[str, Any]) -> Exchange:
   fields = {field.name: entry[field.name] for field in dataclasses.fields(Exchange) if field.name in entry}
   body = base64.b64decode(entry['body_base64']) if 'body_base64' in entry else entry['body'].encode('utf-8')
   sent = entry.get('sent')
-  sent = json.dumps(entry['request'], ensure_ascii=False) if sent is None else sent
-  return Exchange(**fields | {'body': body, 'sent': sent.encode('utf-8')})
+  sent = encode(entry['request']) if sent is None else sent.encode('utf-8')
+  return Exchange(**fields | {'body': body, 'sent': sent})

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import certifi
+import orjson
 import pycurl
 
 from eijax import __version__
@@ -57,8 +58,11 @@ class Exchange:
 
 def encode(payload: Mapping[str, Any]) -> bytes:
   """A request as the bytes that go out."""
-  # Half a surrogate pair, which a model may emit, is not valid in a request.
-  return json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace')
+  try:
+    return orjson.dumps(payload)
+  except TypeError:
+    # A whole number above 64 bits, or half a surrogate pair, which a model may emit and which is not valid in a request.
+    return json.dumps(payload, ensure_ascii=False, separators=(',', ':')).encode('utf-8', 'replace')
 
 
 _UNTRUSTED = frozenset((

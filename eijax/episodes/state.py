@@ -1,6 +1,8 @@
 """The talk as data: emotion state, turns, episode. Source: arXiv 2606.15532, section 2."""
 
 import dataclasses
+import functools
+import json
 
 from eijax.scenarios.record import Scenario
 
@@ -65,6 +67,11 @@ class Turn:
   trust: int
   anger_delta: int
   trust_delta: int
+
+  @functools.cached_property
+  def reflection_text(self) -> str:
+    """The reflection as text: JSON where it came as an object."""
+    return self.reflection if isinstance(self.reflection, str) else json.dumps(self.reflection, ensure_ascii=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from absl import flags
 
-from eijax import command
+from eijax import collector, command
 from eijax.errors import EijaxError, UsageError
 from eijax.evaluate import flags as flags_lib
 from eijax.evaluate.run import Interrupted, Options, run
@@ -41,6 +41,7 @@ def main(argv: list[str]) -> None:
   config = flags_lib.build_config(values)
   for each in (signal.SIGINT, signal.SIGTERM):
     signal.signal(each, _interrupt)
+  collector.relieve()
   try:
     run(config, Options(**{name: values[name].value for name in _OPTIONS}))
   except Interrupted as error:

@@ -3,6 +3,8 @@
 Source of the axes: arXiv 2606.15532, section 2. The wording is ours.
 """
 
+import functools
+
 BAND_WIDTH = 20
 
 # MEANING[language][scene] = (anger, trust).
@@ -166,7 +168,8 @@ def band(level: int) -> int:
   return min(level // BAND_WIDTH, 4)
 
 
-def band_lines(language: str, scene: str, axis: str, level: int) -> list[tuple[str, str, bool]]:
+@functools.cache
+def band_lines(language: str, scene: str, axis: str, level: int) -> tuple[tuple[str, str, bool], ...]:
   """Return (range, behaviour, is current) for the five bands of one axis."""
   current = band(level)
   lines = []
@@ -174,4 +177,4 @@ def band_lines(language: str, scene: str, axis: str, level: int) -> list[tuple[s
     low = index * BAND_WIDTH
     high = 100 if index == 4 else low + BAND_WIDTH - 1
     lines.append((f'{low}-{high}', text, index == current))
-  return lines
+  return tuple(lines)

@@ -17,7 +17,6 @@ Protocol: arXiv 2606.15532, section 2. The wording is ours.
 
 import dataclasses
 import functools
-import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -97,7 +96,7 @@ def request_of(episode: Episode, reply: Reply) -> ParsedRequest:
   for number, turn in enumerate(episode.turns, start=1):
     history.append(Said(speaker='they', round=number, text=turn.reply.visible))
     if turn.reflection:
-      history.append(Said(speaker='private', round=number, text=_reflection_text(turn.reflection)))
+      history.append(Said(speaker='private', round=number, text=turn.reflection_text))
     history.append(Said(speaker='you', round=number, text=turn.simulator))
   return ParsedRequest(
     language=scenario.language,
@@ -115,7 +114,7 @@ def request_of(episode: Episode, reply: Reply) -> ParsedRequest:
 
 def render_request(request: ParsedRequest) -> list[dict[str, str]]:
   """Return the [system, user] messages of a request."""
-  system = _template(f'system_{request.language}.j2').render(
+  system = _template(f'system_{request.language}.j2').module.prompt(
     persona=_escape(request.persona),
     scene=request.scene,
     anger=request.anger,
@@ -127,7 +126,7 @@ def render_request(request: ParsedRequest) -> list[dict[str, str]]:
     trust_bands=mood.band_lines(request.language, request.scene, 'trust', request.trust),
     sections=_sections(request.appraisal, request.language),
   )
-  user = _template(f'user_{request.language}.j2').render(
+  user = _template(f'user_{request.language}.j2').module.prompt(
     history=[
       f'<{said.speaker} round="{said.round}">{_escape(said.text)}</{said.speaker}>'
       for said in request.history
@@ -183,10 +182,6 @@ def _between(text: str, start: str, end: str) -> str | None:
   return inside if found and closed else None
 
 
-def _reflection_text(reflection: object) -> str:
-  return reflection if isinstance(reflection, str) else json.dumps(reflection, ensure_ascii=False)
-
-
 _TEMPLATE_LOCK = threading.Lock()
 
 
@@ -214,12 +209,17 @@ _HIDDEN = re.compile(
   '[\uff1c\ufe64\u2039\u276e\u27e8\u1438\u00ad\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]'
   '|(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d'
 )
+_LIKE_ESCAPE = re.compile(r'&(?=(?:amp|lt|#[0-9]{2,6});)')
 _ESCAPED = re.compile(r'&(?:(amp|lt)|#([0-9]{2,6}));')
 
 
 @functools.lru_cache(maxsize=16 * TALKS_KEPT)  # Lines of both sides.
 def _escape(text: str) -> str:
-  text = re.sub(r'&(?=(?:amp|lt|#[0-9]{2,6});)', '&amp;', text).replace('<', '&lt;')
+  if '&' in text:
+    text = _LIKE_ESCAPE.sub('&amp;', text)
+  text = text.replace('<', '&lt;')
+  if text.isascii():
+    return text
   return _HIDDEN.sub(lambda match: f'&#{ord(match.group())};', text)
 
 
@@ -233,17 +233,19 @@ def _unescaped(match: re.Match) -> str:
   return chr(int(match.group(2)))
 
 
-_ITEM_ESCAPES = {'\\': '\\\\', '/': '\\/', '\n': '\\n'}
+_ITEM_ESCAPES = str.maketrans({'\\': '\\\\', '/': '\\/', '\n': '\\n'})
+_ITEM_ESCAPED = re.compile(r'\\[\\/n]')
 _ITEM_UNESCAPES = {'\\\\': '\\', '\\/': '/', '\\n': '\n'}
 
 
 def _escape_item(text: str) -> str:
   """One line, with the cue separator and line breaks escaped by a backslash."""
-  return _escape(re.sub(r'[\\/\n]', lambda match: _ITEM_ESCAPES[match.group()], text))
+  return _escape(text.translate(_ITEM_ESCAPES))
 
 
 def _unescape_item(text: str) -> str:
-  return re.sub(r'\\[\\/n]', lambda match: _ITEM_UNESCAPES[match.group()], _unescape(text))
+  text = _unescape(text)
+  return _ITEM_ESCAPED.sub(lambda match: _ITEM_UNESCAPES[match.group()], text) if '\\' in text else text
 
 
 @functools.lru_cache(maxsize=TALKS_KEPT)

@@ -62,7 +62,7 @@ def judge(request: ParsedRequest, seed_text: str) -> Judgement:
     tier=tier,
     rule=now.rule,
     credit=now,
-    credits=tuple(credits),
+    credits=credits,
     reading=readings[-1],
     sheet=sheet,
     stop=stop,
@@ -82,7 +82,7 @@ def _readings(sheet: Sheet, request: ParsedRequest) -> list[Reading]:
   return readings
 
 
-def _points(request: ParsedRequest, credits: list[credit_lib.Credit]) -> tuple[float, float]:
+def _points(request: ParsedRequest, credits: tuple[credit_lib.Credit, ...]) -> tuple[float, float]:
   """Return signed points (anger, trust) before noise; negative anger is relief."""
   now, before = credits[-1], credits[:-1]
   second_half = request.round > request.max_rounds / 2

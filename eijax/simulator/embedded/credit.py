@@ -7,9 +7,10 @@ Source of the rules: arXiv 2606.15532, section 2 (update rules of the simulator)
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from eijax.simulator.embedded.reading import Reading
+from eijax.simulator.prompts import TALKS_KEPT
 
 # Gain of an item: scene -> kind -> (anger relief, trust). About one small step each.
 GAINS = {
@@ -150,60 +151,82 @@ def tier_of(points: float) -> str:
   return 'small' if points < MEDIUM else 'medium' if points < LARGE else 'large'
 
 
-def fold(scene: str, readings: Sequence[Reading]) -> list[Credit]:
+def fold(scene: str, readings: Sequence[Reading]) -> tuple[Credit, ...]:
   """Return the credit of each reply, in order; each depends only on itself and earlier ones."""
-  credits, uses, manners = [], {}, {}
-  for index, reading in enumerate(readings):
-    earlier = readings[:index]
-    repeats = sum(_jaccard(reading.stems, other.stems) >= SAME_LINE for other in earlier)
-    frames = sum(_same_frame(_frame(reading.skeleton), _frame(other.skeleton)) for other in earlier)
-    anger, trust, earned = _gains(scene, reading, uses)
-    factor = FORMULA[min(frames, 3)] * REPEAT[min(repeats, 2)] * _fluency(reading)
-    if (
-      reading.flags & {'bag', 'read_back', 'parrot', 'forged', 'empty', 'hostile', 'threat', 'list'}
+  state = _START
+  for reading in readings:
+    state = _after(state, scene, reading)
+  return state.credits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Fold:
+  """Some replies and their credits, how often an item was used and a manner shown in them.
+
+  Never changed, and compared by identity, as readings are: a talk asks for one more reply at a time, and so
+  finds what goes before.
+  """
+
+  readings: tuple[Reading, ...] = ()
+  credits: tuple[Credit, ...] = ()
+  uses: Mapping[object, int] = dataclasses.field(default_factory=dict)
+  manners: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+_START = _Fold()
+
+
+@functools.lru_cache(maxsize=7 * TALKS_KEPT)  # Fewer than readings are kept: it keeps none alive that is forgotten there.
+def _after(before: _Fold, scene: str, reading: Reading) -> _Fold:
+  earlier = before.readings
+  uses, manners = dict(before.uses), dict(before.manners)
+  repeats = sum(_jaccard(reading.stems, other.stems) >= SAME_LINE for other in earlier)
+  frames = sum(_same_frame(_frame(reading.skeleton), _frame(other.skeleton)) for other in earlier)
+  anger, trust, earned = _gains(scene, reading, uses)
+  factor = FORMULA[min(frames, 3)] * REPEAT[min(repeats, 2)] * _fluency(reading)
+  if (
+    reading.flags & {'bag', 'read_back', 'parrot', 'forged', 'empty', 'hostile', 'threat', 'list'}
+    or reading.yields
+  ):
+    factor *= (
+      0.0
+      if reading.flags & {'bag', 'read_back', 'forged', 'empty', 'threat', 'hostile'}
       or reading.yields
-    ):
-      factor *= (
-        0.0
-        if reading.flags & {'bag', 'read_back', 'forged', 'empty', 'threat', 'hostile'}
-        or reading.yields
-        else 0.5
-      )
-    anger, trust = anger * factor, trust * factor
-    for sentence in reading.sentences:
-      for item in sentence.used + sentence.listed:
-        uses[item.key] = uses.get(item.key, 0) + 1
-      if sentence.commits:
-        uses['commit'] = uses.get('commit', 0) + 1
-    if any(sentence.echoes for sentence in reading.sentences):
-      uses['echo'] = uses.get('echo', 0) + 1
-    if reading.view:
-      uses['view'] = uses.get('view', 0) + 1
-    if reading.holds:
-      uses['holds'] = uses.get('holds', 0) + 1
-    tier = tier_of(max(anger, trust))
-    costs = _costs(scene, reading, index, repeats, tier, earlier, manners)
-    for name, _, _ in costs:
-      manners[name] = manners.get(name, 0) + 1
-    cost = sum(a + t for _, a, t in costs)
-    rule = (
-      max(costs, key=lambda entry: entry[1] + entry[2])[0]
-      if costs and cost > anger + trust
-      else ('earned' if tier != 'none' else 'nothing_new')
+      else 0.5
     )
-    credits.append(
-      Credit(
-        gain_anger=anger,
-        gain_trust=trust,
-        costs=tuple(costs),
-        tier=tier,
-        rule=rule,
-        used=frozenset(earned) if factor else frozenset(),
-        repeats=repeats,
-        flat=tier == 'none' or cost >= anger + trust,
-      )
-    )
-  return credits
+  anger, trust = anger * factor, trust * factor
+  for sentence in reading.sentences:
+    for item in sentence.used + sentence.listed:
+      uses[item.key] = uses.get(item.key, 0) + 1
+    if sentence.commits:
+      uses['commit'] = uses.get('commit', 0) + 1
+  if any(sentence.echoes for sentence in reading.sentences):
+    uses['echo'] = uses.get('echo', 0) + 1
+  if reading.view:
+    uses['view'] = uses.get('view', 0) + 1
+  if reading.holds:
+    uses['holds'] = uses.get('holds', 0) + 1
+  tier = tier_of(max(anger, trust))
+  costs = _costs(scene, reading, len(earlier), repeats, tier, earlier, manners)
+  for name, _, _ in costs:
+    manners[name] = manners.get(name, 0) + 1
+  cost = sum(a + t for _, a, t in costs)
+  rule = (
+    max(costs, key=lambda entry: entry[1] + entry[2])[0]
+    if costs and cost > anger + trust
+    else ('earned' if tier != 'none' else 'nothing_new')
+  )
+  credit = Credit(
+    gain_anger=anger,
+    gain_trust=trust,
+    costs=tuple(costs),
+    tier=tier,
+    rule=rule,
+    used=frozenset(earned) if factor else frozenset(),
+    repeats=repeats,
+    flat=tier == 'none' or cost >= anger + trust,
+  )
+  return _Fold(readings=(*earlier, reading), credits=(*before.credits, credit), uses=uses, manners=manners)
 
 
 def _gains(scene: str, reading: Reading, uses: dict) -> tuple[float, float, list]:

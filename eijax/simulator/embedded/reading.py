@@ -52,9 +52,9 @@ class SentenceReading:
     return self.used + self.listed
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
-  """One reply. flags: names of costly manners. stems: all stems; skeleton: function stems in order."""
+  """One reply; compared by identity, so that caches hash it fast. flags: names of costly manners. stems: all stems; skeleton: function stems in order."""
 
   text: str
   sentences: tuple[SentenceReading, ...]
@@ -180,12 +180,12 @@ def _acts(part: str) -> bool:
 
 def _does_something(kind: str, part: str, acts: bool, neighbour: bool) -> bool:
   if kind == 'act':  # Owned in the first person, not described.
-    return bool(re.search(r"\bi\b|\bi'|\bmy\b|\bme\b|我", part))
+    return bool(_I_OR_MINE.search(part))
   if kind == 'amends':
     return bool(
       lexicon.OFFER.search(part)
       or lexicon.PROMISE.search(part)
-      or re.search(r"\bi\b|\bi'|我", part)
+      or _I.search(part)
     )
   if kind == 'facts':
     return acts or neighbour
@@ -202,9 +202,19 @@ def _sentence_like(part: str, language: str) -> bool:
   return share >= MIN_FUNCTION_SHARE and not _num_broken(_spoken(part))
 
 
+_I = re.compile(r"\bi\b|\bi'|我")
+_I_OR_MINE = re.compile(r"\bi\b|\bi'|\bmy\b|\bme\b|我")
+_I_OR_ASKED = re.compile(r"\bi\b|\bi'|\?")
+_CAVES = re.compile(
+  r'\b(?:okay|ok|fine|alright|all right|just this once|you win|i give (?:in|up))\b|好吧|算了|依你'
+)
+_STUTTER = re.compile(r'(.{2,6})\1{2,}')
+_LETTER = re.compile(r'[^\W_]')
+_BLANKS = re.compile(r'\s+')
 _PAUSE = re.compile(r"\s*[^\w\s']+\s*")
 
 
+@functools.lru_cache(maxsize=1 << 10)
 def _spoken(part: str) -> str:
   """Words with every pause as a comma, so that neighbours across a pause are no pair."""
   return _PAUSE.sub(', ', part).strip(', ')
@@ -227,19 +237,14 @@ def _negated(part: str, cue: frozenset[str]) -> bool:
 
 
 def _caves(plain: str) -> bool:
-  return bool(
-    re.search(
-      r'\b(?:okay|ok|fine|alright|all right|just this once|you win|i give (?:in|up))\b|好吧|算了|依你',
-      plain,
-    )
-  )
+  return bool(_CAVES.search(plain))
 
 
 def _garble(parts: list[str], language: str) -> float:
   if not parts:
     return 0.0
   if language == 'zh':
-    return float(sum(bool(re.search(r'(.{2,6})\1{2,}', part)) for part in parts)) / len(parts)
+    return float(sum(bool(_STUTTER.search(part)) for part in parts)) / len(parts)
   signs = 0.0
   for part in parts:
     run = words.words(part)
@@ -288,7 +293,7 @@ def _enumerates(part: str, known: frozenset[str]) -> bool:
   return (
     len(pieces) >= MIN_ENUMERATED
     and sum(bool(words.content_stems(piece) & known) for piece in pieces) >= MIN_ENUMERATED - 1
-    and sum(bool(re.search(r"\bi\b|\bi'|\?", piece)) for piece in pieces) < len(pieces) / 2
+    and sum(bool(_I_OR_ASKED.search(piece)) for piece in pieces) < len(pieces) / 2
   )
 
 
@@ -333,10 +338,10 @@ _GENERIC = frozenset(
 
 
 def _flags(text, plain, parts, sheet, before, stem_list, content, tied, num_facts) -> frozenset[str]:
-  if not parts or not re.search(r'[^\W_]', plain):
+  if not parts or not _LETTER.search(plain):
     return frozenset({'empty'})
   # The list pattern needs the line breaks; the others read the reply as one line.
-  line = re.sub(r'\s+', ' ', plain)
+  line = _BLANKS.sub(' ', plain)
   flags = {name for name, pattern in _PATTERNS if pattern.search(plain if name == 'list' else line)}
   if imitations(text):
     flags.add('forged')

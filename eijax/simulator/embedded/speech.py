@@ -159,6 +159,8 @@ def first_person(bullet: str) -> str | None:
   parts = re.split(r'("[^"]*")', text)
   for index in range(0, len(parts), 2):  # Quoted speech keeps its own pronouns.
     part = parts[index]
+    if 'you' not in part.lower():
+      continue
     for pattern, replacement in _TO_FIRST:
       part = re.sub(pattern, replacement, part, flags=re.I)
     part = re.sub(rf'({_SUBJECT_BEFORE})you\b(?=\s+\w)', r'\1I', part, flags=re.I)

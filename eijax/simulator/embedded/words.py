@@ -18,6 +18,7 @@ _WORD = re.compile(r"[a-z0-9à-öø-ÿ]+(?:'[a-z]+)*")
 _CJK = re.compile(r'[\u4e00-\u9fff]+')
 # A full stop between digits ("15.30") and a dotted "a.m." do not end a sentence.
 _SENTENCE = re.compile(r'(?<=[.!?…。！？])["”’\')\]]*\s+|(?<=[。！？；])|\n+|;\s+')
+_LETTER = re.compile(r'\w')
 _CLAUSE = re.compile(
   r'[,:;—–，：；、]|\s-\s|\b(?:but|and|so|because|then|if|when)\b|但是|可是|所以'
 )
@@ -76,9 +77,10 @@ def stem(word: str) -> str:
     return _STEMMER.stemWord(word)
 
 
-def words(text: str) -> list[str]:
+@functools.lru_cache(maxsize=1 << 11)
+def words(text: str) -> tuple[str, ...]:
   """Return the lower-case Latin words and numbers of a text, in order."""
-  return _WORD.findall(normalise(text))
+  return tuple(_WORD.findall(normalise(text)))
 
 
 @functools.lru_cache(maxsize=1 << 11)
@@ -97,6 +99,7 @@ def content_stems(text: str) -> frozenset[str]:
   return frozenset(s for s in frozenset(stems(text)) - COMMON_STEMS if len(s) > 1)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def is_english(word: str) -> bool:
   """Whether a lower-case word stands in the word list, in British or American spelling."""
   word = word.removesuffix("'s").removesuffix("s'")
@@ -139,7 +142,7 @@ _SPELLINGS = tuple((re.compile(british), american) for british, american in (
 
 def sentences(text: str) -> list[str]:
   """Cut into sentences (end punctuation kept), empty ones dropped."""
-  return [part.strip() for part in _SENTENCE.split(text) if part and re.search(r'\w', part)]
+  return [part.strip() for part in _SENTENCE.split(text) if part and _LETTER.search(part)]
 
 
 def clauses(sentence: str) -> list[str]:
