@@ -70,7 +70,7 @@ def run(config: EvaluateConfig, options: Options) -> dict[str, Any]:
   played = {'num': len(scenarios), 'digest': digest(scenarios)}
   settings = deciding(config, model=facts.settings, scenarios=played)
   out = options.out or default_folder(facts.label, config.seed)
-  concurrency = config.concurrency or facts.concurrency
+  in_flight, open_talks = requests_and_talks(config, facts)
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(EvaluationFolder(out, settings, resume=options.resume))
     if options.retry_failed and folder.resumed:
@@ -88,15 +88,12 @@ def run(config: EvaluateConfig, options: Options) -> dict[str, Any]:
     def tokens() -> dict[str, dict[str, int]]:
       return {role: meter.totals() for role, meter in meters.items()}
 
-    simulator_settings = dataclasses.replace(
-        config.simulator, concurrency=config.simulator_concurrency or (
-            min(concurrency, EMBEDDED_CONCURRENCY) if config.simulator.embedded else concurrency))
     simulator = stack.enter_context(
-        open_simulator(simulator_settings, config.seed, meter=meters['simulator'], exchanges=exchanges))
+        open_simulator(dataclasses.replace(config.simulator, concurrency=in_flight['simulator']), config.seed, meter=meters['simulator'], exchanges=exchanges))
     policy, end_talk = stack.enter_context(sides.open_model(
-        facts, config, scenarios, concurrency=concurrency, meter=meters['model'], exchanges=exchanges))
+        facts, config, scenarios, concurrency=in_flight['model'], meter=meters['model'], exchanges=exchanges))
     folder.claim()
-    print(f'{total} talks of {facts.label} with {config.simulator.model}, {concurrency} at a time; results in {folder.path}', flush=True)
+    print(f'{total} talks of {facts.label} with {config.simulator.model}, {open_talks} at a time; results in {folder.path}', flush=True)
     progress = Progress(total, tokens)
     stack.callback(progress.close)
 
@@ -110,13 +107,28 @@ def run(config: EvaluateConfig, options: Options) -> dict[str, Any]:
           scenarios, policy, simulator, folder.path, model_name=facts.label, simulator_name=config.simulator.model,
           max_rounds=config.max_rounds, thinking=facts.thinking, seed=config.seed, num_samples=config.samples,
           keep_thoughts=config.keep_thoughts, closing_reply=config.charm_closing_reply, lockstep=facts.lockstep,
-          max_open=concurrency, is_fatal=is_fatal, on_start=progress.begin, on_finish=on_finish,
+          max_open=open_talks, is_fatal=is_fatal, on_start=progress.begin, on_finish=on_finish,
           notes=lambda: {
               'settings': settings, **sessions.totals(tokens()),
               'adaptations': {'model': getattr(policy, 'adaptations', {}), 'simulator': simulator.adaptations},
           })
       sessions.note(tokens(), now=True)
     return _conclude(summary, folder)
+
+
+def requests_and_talks(config: EvaluateConfig, facts: ModelFacts) -> tuple[dict[str, int], int]:
+  """(Requests in flight to each side, talks that are open) at a time.
+
+  A talk waits for one side at a time: with as many talks as requests that both sides may get together, neither of two
+  endpoints has a place free while there are talks to hold.
+  """
+  concurrency = config.concurrency or facts.concurrency
+  embedded = min(concurrency, EMBEDDED_CONCURRENCY)
+  in_flight = {
+      'model': config.model_concurrency or concurrency,
+      'simulator': config.simulator_concurrency or (embedded if config.simulator.embedded else concurrency),
+  }
+  return in_flight, sum(in_flight.values()) if facts.kind == 'endpoint' else concurrency
 
 
 def _finished(path: pathlib.Path, total: int) -> dict[str, Any] | None:

@@ -60,7 +60,7 @@ def open_model(
 
   Args:
     scenarios: those that are played.
-    concurrency: talks at a time.
+    concurrency: requests in flight; for a local policy, talks at a time.
   Raises:
     EijaxError: the endpoint cannot serve, or the checkpoint is damaged.
   """
@@ -72,7 +72,7 @@ def open_model(
 
     yield local.open_policy(model, concurrency=concurrency, keep_thoughts=config.keep_thoughts)
   else:
-    with _endpoint(facts, model, config.model_concurrency or concurrency, meter, exchanges) as policy:
+    with _endpoint(facts, model, concurrency, meter, exchanges) as policy:
       yield policy, lambda key: None
 
 
