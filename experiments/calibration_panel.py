@@ -24,7 +24,7 @@ from eijax.scenarios.record import SCENES, SPLITS
 from eijax.scripted.defenders import PANEL, get
 from eijax.scripted.play import play
 from eijax.simulator.embedded import EmbeddedSimulator
-from eijax.simulator.server import running_server
+from eijax.simulator.process import running_server
 
 BOOTSTRAP_SAMPLES = 2000
 

@@ -49,7 +49,8 @@ from eijax.scenarios.selection import select
 from eijax.scenarios.shipped import shipped_folder
 from eijax.simulator.config import SimulatorConfig
 from eijax.simulator.faults import Faults
-from eijax.simulator.server import PROCESSING_MS, SimulatorProcess
+from eijax.simulator.process import SimulatorProcess
+from eijax.simulator.server import PROCESSING_MS
 
 _CONCURRENCY = flags.DEFINE_integer('concurrency', 64, 'Talks at a time.', lower_bound=1)
 _SIMULATOR_LATENCY = flags.DEFINE_float('simulator_latency_secs', 0.2, 'Mean delay of a simulator answer, log-normal.')

@@ -19,7 +19,7 @@ NUMERIC_LIBRARIES = frozenset({'jax', 'jaxlib', 'flax', 'optax', 'orbax'})
 
 # A room imports rooms of its own level or below, never above.
 LEVELS = (
-    ('errors', 'jsonl', 'seeds', 'settings', 'command', 'collector', 'http_server'),
+    ('errors', 'jsonl', 'seeds', 'settings', 'command', 'collector', 'http_loop', 'http_server'),
     ('scenarios', 'chat', 'policy'),
     ('episodes', 'text', 'learning'),
     ('rewards', 'simulator', 'sampling', 'checkpoints', 'hf', 'conversations'),

@@ -21,12 +21,11 @@ from eijax.simulator import faults, prompts
 from eijax.simulator.client import SimulatorClient
 from eijax.simulator.embedded import EmbeddedSimulator
 from eijax.simulator.faults import Faults
+from eijax.simulator.process import running_server, start_in_subprocess
 from eijax.simulator.server import (
   MAX_BODY_BYTES,
   MODEL,
   SimulatorServer,
-  running_server,
-  start_in_subprocess,
 )
 
 
@@ -245,7 +244,7 @@ def test_sigterm_ends_it_cleanly():
 
 
 def test_it_dies_with_a_parent_that_is_killed():
-  code = 'from eijax.simulator.server import start_in_subprocess as s; import time; p = s(); print(p.pid, p.url, flush=True); time.sleep(60)'
+  code = 'from eijax.simulator.process import start_in_subprocess as s; import time; p = s(); print(p.pid, p.url, flush=True); time.sleep(60)'
   parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
   pid, url = parent.stdout.readline().split()
   assert requests.get(f'{url}/models', timeout=5).status_code == 200

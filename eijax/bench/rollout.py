@@ -25,7 +25,7 @@ from eijax.scenarios.shipped import shipped_folder
 from eijax.seeds import derive_seed
 from eijax.simulator.config import SimulatorConfig
 from eijax.simulator.opening import open_simulator
-from eijax.simulator.server import running_server
+from eijax.simulator.process import running_server
 from eijax.text.tokenizer import train_tokenizer
 from eijax.training.measures import Stopwatch, TimedSampler
 from eijax.warmup.corpus import tokenizer_lines

@@ -9,14 +9,9 @@ import hashlib
 import json
 import math
 import random
-import socket
-import struct
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from eijax import http_server
 
 LATENCY_SIGMA = 0.5  # Of the log of the added delay.
 SILENCE_SECS = 0.3
@@ -135,54 +130,6 @@ class Faults:
 def _moment(messages: Sequence[Mapping[str, Any]]) -> bytes:
   """What stays the same when a request is made again with a correction."""
   return hashlib.blake2b(json.dumps(messages[:2]).encode(), digest_size=16).digest()
-
-
-def act_out(handler: http_server.JsonHandler, fault: str) -> None:
-  """Answer one request with one of FAULTS."""
-  if fault in ('rate_limited', 'rate_limited_bare'):
-    headers = {'Retry-After': '0'} if fault == 'rate_limited' else {}
-    handler.send_problem(429, 'slow down (injected fault)', headers)
-  elif fault == 'server_error':
-    handler.send_problem(500, 'injected fault')
-  elif fault == 'overloaded':
-    page = b'<html><body><h1>503 Service Temporarily Unavailable</h1></body></html>'
-    handler.send_bytes(503, page, {'Content-Type': 'text/html'})
-  elif fault == 'silence':
-    time.sleep(SILENCE_SECS)
-    _hang_up(handler)
-  elif fault == 'reset':
-    # Linger 0 makes close() send RST, as a crashed peer would.
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    _hang_up(handler)
-  elif fault == 'cut_body':
-    handler.close_connection = True
-    handler.send_bytes(200, b'{"choices": [{"message": {"con', declared=4000)
-  elif fault == 'cut_chunks':
-    handler.close_connection = True
-    handler.send_bytes(200, b'1e\r\n{"choices": [{"message": {"con\r\n', {'Transfer-Encoding': 'chunked'})
-  else:
-    handler.send_bytes(200, _BODIES[fault])
-
-
-_BODIES = {
-  'broken_body': b'{"choices": [{"message": {"con',
-  'html': b'<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>',
-  'error_object': b'{"error": {"message": "upstream failed (injected fault)", "code": 502}}',
-  'no_choices': b'{"id": "x", "object": "chat.completion", "choices": [], "usage": {"completion_tokens": 0}}',
-  'wrong_types': b'{"choices": [{"index": "0", "message": {"role": "assistant", "content": 17}}], "usage": []}',
-  'refusal': (
-    b'{"choices": [{"message": {"role": "assistant", "content": null, "refusal": "I can\'t help with that."},'
-    b' "finish_reason": "stop"}]}'
-  ),
-  'filtered': (
-    b'{"choices": [{"message": {"role": "assistant", "content": "I was about to"}, "finish_reason": "content_filter"}]}'
-  ),
-}
-
-
-def _hang_up(handler: http_server.JsonHandler) -> None:
-  handler.close_connection = True
-  handler.connection.close()
 
 
 def dress(fault: str | None, completion: dict[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ from eijax.chat.request_fields import api_keys, request_fields
 from eijax.chat.usage import UsageMeter
 from eijax.simulator.client import SimulatorClient
 from eijax.simulator.config import SimulatorConfig
-from eijax.simulator.server import running_server
+from eijax.simulator.process import running_server
 
 KEYS_VARIABLE = 'EIJAX_SIMULATOR_API_KEYS'
 # A client needs a URL even where a recording answers for it.
