@@ -18,7 +18,7 @@ _DEFENDER = flags.DEFINE_string('defender', 'decent', 'Name of the scripted defe
 _PORT = flags.DEFINE_integer('port', 8767, 'TCP port on loopback; 0 takes a free one.', lower_bound=0, upper_bound=65535)
 _SCENARIOS = flags.DEFINE_string('scenarios', str(shipped_folder()), 'Folder with the train/ and test/ that it can play.')
 _LATENCY_SECS = flags.DEFINE_float(
-    'latency_secs', 0.0, 'Mean of an added log-normal delay, in seconds.', lower_bound=0.0)
+    'latency_secs', 0.0, 'Mean time that an answer takes, in seconds: log-normal, and no less than the work on it.', lower_bound=0.0)
 _FAULT_RATE = flags.DEFINE_float(
     'fault_rate', 0.0, f'Share of requests (0..1) that meet a fault: {", ".join(_FAULTS)}.',
     lower_bound=0.0, upper_bound=1.0)

@@ -7,6 +7,7 @@ there is another.
 """
 
 import dataclasses
+import functools
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ def _fresh(options: Sequence[str], said: Sequence[str], rng: random.Random) -> s
   return rng.choice(unused or list(options))
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def _frame(option: str) -> str:
   """The longest run of a template between its slots."""
   return max(re.split(r'\{\w+\}', option), key=len).strip()

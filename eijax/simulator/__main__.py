@@ -12,7 +12,7 @@ _PORT = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of noise and wording.')
 _LATENCY_SECS = flags.DEFINE_float(
-  'latency_secs', 0.0, 'Mean of an added log-normal delay, in seconds.'
+  'latency_secs', 0.0, 'Mean time that an answer takes, in seconds: log-normal, and no less than the work on it.'
 )
 _FAULT_RATE = flags.DEFINE_float(
   'fault_rate',

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from aiohttp import web
+import orjson
 
 from eijax import http_loop, http_server
 from eijax.http_loop import Problem
@@ -93,17 +94,19 @@ class SimulatorServer(http_loop.LoopServer):
   async def _complete(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
     arrived = time.monotonic()
     drawn = self.faults.draw(body)
-    if drawn.delay_secs:
-      await asyncio.sleep(drawn.delay_secs)
-    if drawn.fault in faults_lib.FAULTS:
+    misbehaves = drawn.fault in faults_lib.FAULTS
+    data = b'' if misbehaves else self._answer(body, drawn)
+    # The work on an answer is part of the time that it takes.
+    if (left_secs := arrived + drawn.delay_secs - time.monotonic()) > 0:
+      await asyncio.sleep(left_secs)
+    if misbehaves:
       return await misbehaviour.act_out(request, drawn.fault)
-    data = self._answer(body, drawn)
     return http_loop.bytes_response(200, data, {PROCESSING_MS: f'{1e3 * (time.monotonic() - arrived):.3f}'})
 
   def _answer(self, body: bytes, drawn: faults_lib.Drawn) -> bytes:
     """The body of a completion; raises Problem where the request is none."""
     try:
-      request = json.loads(body)
+      request = _decode(body)
       messages = request['messages']
       if not isinstance(messages, list) or not all(
         isinstance(message, dict) for message in messages
@@ -143,6 +146,14 @@ class SimulatorServer(http_loop.LoopServer):
       },
     }
     return faults_lib.dress(fault, completion)
+
+
+def _decode(body: bytes) -> object:
+  """JSON, a few times as fast as json alone; that reads what orjson refuses: NaN, and half a surrogate pair."""
+  try:
+    return orjson.loads(body)
+  except ValueError:
+    return json.loads(body)
 
 
 def serve_until_stopped(server: SimulatorServer, *, follow_parent: bool = False) -> None:
