@@ -19,7 +19,7 @@ OTHER_VALUES = {
     'model_url': 'http://a:1/v1, http://b:2/v1', 'simulator_url': 'http://a:1/v1', 'model_extra_body': '{"top_p": 0.9}',
     'simulator_extra_body': '{"top_p": 0.9}', 'model_thinking': 'off', 'simulator_thinking': 'on', 'mesh': 'data=2',
     'scenarios': 'elsewhere', 'split': 'train', 'scenes': 'charm,repair', 'model_temperature': '0.3', 'model_max_tokens': '77',
-    'concurrency': '5', 'model_concurrency': '5', 'simulator_concurrency': '5', 'simulator_model': 'another',
+    'concurrency': '5', 'model_concurrency': '5', 'simulator_concurrency': '5', 'open_talks': '5', 'simulator_model': 'another',
 }
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 # Longer numbers are none that a provider means; Python itself refuses beyond 4,300 digits.
 _MAX_DIGITS = 18
 _FINISH_REASONS = {
@@ -67,6 +69,9 @@ _DECODER = json.JSONDecoder(
     strict=False, parse_float=_finite, parse_int=_whole, parse_constant=lambda name: None)
 
 
+_LONG_NUMBER = re.compile(rb'\d{19}')  # Beyond 64 bits orjson makes a float of a whole number.
+
+
 def _unicode(body: bytes, content_type: str) -> str:
   """Text of a body: UTF-8 or another UTF by its first bytes, else as the header says."""
   named = re.search(r'charset\s*=\s*["\']?([\w.:-]+)', content_type, re.I)
@@ -80,6 +85,11 @@ def _unicode(body: bytes, content_type: str) -> str:
 
 def decode(body: bytes, content_type: str = '') -> Any:
   """Decode a JSON body; raises UnreadableBody with the beginning of what came instead."""
+  if not _LONG_NUMBER.search(body):
+    try:
+      return orjson.loads(body)  # Many times as fast, and strict: what it takes, all others read alike.
+    except ValueError:
+      pass
   text = _unicode(body, content_type).removeprefix('\ufeff').strip()
   try:
     return _DECODER.decode(text)

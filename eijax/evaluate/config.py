@@ -78,8 +78,8 @@ class EvaluateConfig:
 
   scenes: those that are played; empty for all. limit: scenarios, evenly over the scenes; 0 for all.
   samples: talks per scenario. keep_thoughts, charm_closing_reply: see TalkRules.
-  concurrency: talks that are open at a time. model_concurrency, simulator_concurrency: requests
-    in flight. None lets the sides decide, see `sides`.
+  concurrency: requests in flight to each side; model_concurrency, simulator_concurrency: to one of them.
+    open_talks: talks that are open at a time. None lets the sides decide, see `sides` and `run`.
   max_cost_tokens: tokens of all hosted endpoints together after which nothing more is asked; 0 for no limit.
   """
 
@@ -97,6 +97,7 @@ class EvaluateConfig:
   concurrency: int | None = None
   model_concurrency: int | None = None
   simulator_concurrency: int | None = None
+  open_talks: int | None = None
   max_cost_tokens: int = 0
 
   def __post_init__(self):
@@ -105,7 +106,7 @@ class EvaluateConfig:
     for name, least in (('limit', 0), ('samples', 1), ('seed', 0), ('max_rounds', 1), ('max_cost_tokens', 0)):
       if getattr(self, name) < least:
         raise UsageError(f'{name}={getattr(self, name)} must be at least {least}')
-    for name in ('concurrency', 'model_concurrency', 'simulator_concurrency'):
+    for name in ('concurrency', 'model_concurrency', 'simulator_concurrency', 'open_talks'):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise UsageError(f'{name}={value} must be at least 1')

@@ -56,10 +56,12 @@ OWN_FLAGS: dict[str, tuple[str, str]] = {
     'keep_thoughts': ('bool', "Show the model its own earlier thoughts again, as the authors' evaluation does and their training does not."),
     'charm_closing_reply': ('bool', "In Charm, let the model speak once more after the last round, as the authors' evaluation does; "
                             'that reply is recorded and never scored.'),
-    'concurrency': ('integer', f'Talks that are open at a time. Default: {HOSTED_CONCURRENCY}; {EMBEDDED_CONCURRENCY} where both sides run '
-                    'on this machine; for a local policy, its batch.'),
-    'model_concurrency': ('integer', 'Requests to the model in flight. Default: as many as talks.'),
-    'simulator_concurrency': ('integer', f'Requests to the simulator in flight. Default: as many as talks, {EMBEDDED_CONCURRENCY} to the embedded one.'),
+    'concurrency': ('integer', f'Requests in flight to each side. Default: {HOSTED_CONCURRENCY}; {EMBEDDED_CONCURRENCY} where both sides run '
+                    'on this machine; for a local policy, the talks of its batch.'),
+    'model_concurrency': ('integer', 'Requests in flight to the model. Default: --concurrency.'),
+    'simulator_concurrency': ('integer', f'Requests in flight to the simulator. Default: --concurrency, {EMBEDDED_CONCURRENCY} to the embedded one.'),
+    'open_talks': ('integer', 'Talks that are open at a time. Default: with a model behind an endpoint as many as requests to both sides, so that neither '
+                   'waits for the other (one with --concurrency=1); else --concurrency.'),
     'max_cost_tokens': ('integer', 'Tokens in and out of all hosted endpoints after which nothing more is asked; 0 for no limit.'),
 }
 # Where a flag's name is not that of its field.

@@ -120,7 +120,7 @@ def requests_and_talks(config: EvaluateConfig, facts: ModelFacts) -> tuple[dict[
   """(Requests in flight to each side, talks that are open) at a time.
 
   A talk waits for one side at a time: with as many talks as requests that both sides may get together, neither of two
-  endpoints has a place free while there are talks to hold.
+  endpoints has a place free while there are talks to hold. One request at a time stands for one talk after another.
   """
   concurrency = config.concurrency or facts.concurrency
   embedded = min(concurrency, EMBEDDED_CONCURRENCY)
@@ -128,7 +128,8 @@ def requests_and_talks(config: EvaluateConfig, facts: ModelFacts) -> tuple[dict[
       'model': config.model_concurrency or concurrency,
       'simulator': config.simulator_concurrency or (embedded if config.simulator.embedded else concurrency),
   }
-  return in_flight, sum(in_flight.values()) if facts.kind == 'endpoint' else concurrency
+  both = sum(in_flight.values()) if facts.kind == 'endpoint' and concurrency > 1 else concurrency
+  return in_flight, config.open_talks or both
 
 
 def _finished(path: pathlib.Path, total: int) -> dict[str, Any] | None:

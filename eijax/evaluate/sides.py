@@ -14,7 +14,6 @@ from eijax.evaluate.config import EMBEDDED_CONCURRENCY, HOSTED_CONCURRENCY, SCRI
 from eijax.rollouts.endpoint_policy import EndpointPolicy
 from eijax.rollouts.ports import Policy
 from eijax.scenarios.record import Scenario
-from eijax.scripted.policy import Script, ScriptedPolicy
 from eijax.simulator.opening import NOWHERE
 
 KEYS_VARIABLE = 'EIJAX_MODEL_API_KEY'
@@ -30,6 +29,8 @@ def describe_model(config: EvaluateConfig, *, is_replay: bool) -> ModelFacts:
   """
   model = config.model
   if model.is_scripted:
+    from eijax.scripted.policy import Script  # pylint: disable=import-outside-toplevel
+
     Script(model.name.removeprefix(SCRIPTED), ())  # Refuses a name that does not exist.
     return ModelFacts(
         kind='scripted', label=model.name, settings={'name': model.name}, thinking=model.thinking == 'on', lockstep=False,
@@ -66,6 +67,8 @@ def open_model(
   """
   model = config.model
   if facts.kind == 'scripted':
+    from eijax.scripted.policy import Script, ScriptedPolicy  # pylint: disable=import-outside-toplevel
+
     yield ScriptedPolicy(Script(model.name.removeprefix(SCRIPTED), scenarios)), lambda key: None
   elif facts.kind == 'local':
     from eijax.evaluate import local  # pylint: disable=import-outside-toplevel

@@ -20,6 +20,7 @@ import functools
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jinja2
 
@@ -53,8 +54,7 @@ class PromptError(ValueError):
   """Messages that are not a simulator request of this project."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Said:
+class Said(NamedTuple):
   """One earlier line. speaker: 'you' (the simulated user), 'they', or 'private'.
 
   round is 0 for the opening line. A 'private' entry is the user's own
@@ -92,12 +92,12 @@ def request_of(episode: Episode, reply: Reply) -> ParsedRequest:
   scenario = episode.scenario
   history = []
   if scenario.opening_line is not None:
-    history.append(Said(speaker='you', round=0, text=scenario.opening_line))
+    history.append(Said('you', 0, scenario.opening_line))
   for number, turn in enumerate(episode.turns, start=1):
-    history.append(Said(speaker='they', round=number, text=turn.reply.visible))
+    history.append(Said('they', number, turn.reply.visible))
     if turn.reflection:
-      history.append(Said(speaker='private', round=number, text=turn.reflection_text))
-    history.append(Said(speaker='you', round=number, text=turn.simulator))
+      history.append(Said('private', number, turn.reflection_text))
+    history.append(Said('you', number, turn.simulator))
   return ParsedRequest(
     language=scenario.language,
     scene=scenario.scene,
@@ -154,7 +154,7 @@ def parse(messages: Sequence[Mapping[str, object]]) -> ParsedRequest:
       'the user message has no <talk> or <they_now> section; send the messages of eijax.simulator.prompts'
     )
   history = tuple(
-    Said(speaker=speaker, round=int(number), text=_unescape(text))
+    Said(speaker, int(number), _unescape(text))
     for speaker, number, text in _LINE.findall(talk)
   )
   return ParsedRequest(

@@ -19,6 +19,10 @@ _SOFT_OVERLAP = {'en': 2, 'zh': 3}  # Content stems (or pairs) that make a fallb
 _reported: set[str] = set()
 
 
+def _least_said(cue: frozenset[str]) -> str:
+  return min(cue, key=lambda stem: (stem in words.COMMON_STEMS, -len(stem), stem))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Item:
   """One thing that can be touched.
@@ -36,16 +40,15 @@ class Item:
   soft: frozenset[str] = frozenset()
   soft_min: int = 0
 
-  @functools.cached_property
-  def key(self) -> tuple[str, int]:
-    return self.kind, self.index
+  # Worked out once, here: a cached_property takes a lock for each item.
+  key: tuple[str, int] = dataclasses.field(init=False, repr=False)
+  # Of each cue the stem that is said least: without one of these no cue stands. None where stems do not tell.
+  _telling: frozenset[str] | None = dataclasses.field(init=False, repr=False)
 
-  @functools.cached_property
-  def _telling(self) -> frozenset[str] | None:
-    """Of each cue the stem that is said least: without one of these no cue stands. None where stems do not tell."""
-    if self.soft or not all(self.cues):
-      return None
-    return frozenset(min(cue, key=lambda stem: (stem in words.COMMON_STEMS, -len(stem), stem)) for cue in self.cues)
+  def __post_init__(self):
+    object.__setattr__(self, 'key', (self.kind, self.index))
+    tells = not self.soft and all(self.cues)
+    object.__setattr__(self, '_telling', frozenset(map(_least_said, self.cues)) if tells else None)
 
   def match(self, stems: frozenset[str], text: str) -> frozenset[str] | None:
     """Return the stems of the first cue that stands in the sentence, or None."""
