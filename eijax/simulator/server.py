@@ -63,6 +63,7 @@ class SimulatorServer(http_loop.LoopServer):
     self.faults = faults_lib.Faults(
       seed=seed, latency_secs=latency_secs, fault_rate=fault_rate, names=fault_names
     )
+    self._turn = asyncio.Lock()
     super().__init__(host, port, api_key=api_key)
     words.load()  # Who sees the URL gets an answer in milliseconds.
 
@@ -95,7 +96,11 @@ class SimulatorServer(http_loop.LoopServer):
     arrived = time.monotonic()
     drawn = self.faults.draw(body)
     misbehaves = drawn.fault in faults_lib.FAULTS
-    data = b'' if misbehaves else self._answer(body, drawn)
+    data = b''
+    if not misbehaves:
+      async with self._turn:
+        data = self._answer(body, drawn)
+        await asyncio.sleep(0)  # What is due goes out before the next one is worked on.
     # The work on an answer is part of the time that it takes.
     if (left_secs := arrived + drawn.delay_secs - time.monotonic()) > 0:
       await asyncio.sleep(left_secs)
