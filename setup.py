@@ -33,6 +33,8 @@ setuptools.setup(
     ],
     install_requires=[
         'absl-py>=2.0',
+        # The simulator's server: one event loop in place of a thread for each connection.
+        'aiohttp>=3.10,<4',
         'certifi',
         'etils>=1.9',
         'flax>=0.12,<0.13',
@@ -60,6 +62,7 @@ setuptools.setup(
         'tokenizers>=0.20,<0.24',
         'tqdm>=4.66,<5',
         'urllib3>=2.5,<3',
+        "uvloop>=0.21,<1; sys_platform != 'win32'",
     ],
     extras_require={
         'tpu': [f'jax[tpu]{_JAX_BOUND}'],

@@ -42,9 +42,11 @@ class FakeEndpoint:
     requests: the decoded bodies of all completions, in order of arrival.
     headers: their headers.
     keys: where not None, other bearer keys get 401.
+
+  tls: an ssl.SSLContext; without one, plain HTTP.
   """
 
-  def __init__(self, answer: Callable[[dict], Any] = lambda request: 'Hello.', script=(), keys=None, models=('m',)):
+  def __init__(self, answer: Callable[[dict], Any] = lambda request: 'Hello.', script=(), keys=None, models=('m',), tls=None):
     self.answer, self.script, self.keys, self.models = answer, list(script), keys, models
     self.requests, self.headers = [], []
     self.num_connections = 0
@@ -80,7 +82,9 @@ class FakeEndpoint:
         pass  # Dropped connections are part of the script.
 
     self._server = Server(('127.0.0.1', 0), Handler)
-    self.url = f'http://127.0.0.1:{self._server.server_port}/v1'
+    if tls is not None:
+      self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+    self.url = f'{"http" if tls is None else "https"}://127.0.0.1:{self._server.server_port}/v1'
     threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
   def _handle(self, handler, request):

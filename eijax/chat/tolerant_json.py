@@ -7,6 +7,7 @@ objects from braces in the prose, and do not say whether an object was cut off.
 """
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -253,4 +254,12 @@ class _Reader:
 
 def normalise_keys(value: Mapping[str, Any]) -> dict[str, Any]:
   """Keys in lower case with underscores: 'Anger-Delta ' becomes 'anger_delta'."""
-  return {re.sub(r'[\s-]+', '_', str(key).strip().lower()): item for key, item in value.items()}
+  return {_usual_key(key) if len(key) <= _USUAL_CHARS else _normal_key(key): item for key, item in value.items()}
+
+
+def _normal_key(key: str) -> str:
+  return re.sub(r'[\s-]+', '_', key.strip().lower())
+
+
+_USUAL_CHARS = 40  # A model repeats the names that it was told; endless ones must not pile up.
+_usual_key = functools.lru_cache(maxsize=1 << 10)(_normal_key)

@@ -106,6 +106,8 @@ def _integer(value: Mapping[str, Any], name: str) -> int | None:
 
 
 def _clean(text: str) -> str:
+  if text.isprintable() and text.isascii():
+    return text.strip()
   # Half a surrogate pair cannot be stored or sent on.
   text = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
   return _CONTROL.sub('', text).strip()
