@@ -99,7 +99,9 @@ def compile_sheet(language: str, scene: str, persona: str, appraisal: Appraisal 
     items = _appraisal_items(appraisal)
   vocabulary = set(words.content_stems(persona))
   for item in items:
-    vocabulary |= words.content_stems(item.text + ' ' + ' '.join(item.raw_cues))
+    vocabulary |= words.content_stems(item.text)
+    vocabulary.update(*(words.content_stems(raw) for raw in item.raw_cues if not raw.isascii()))
+  vocabulary |= words.content(frozenset().union(*(cue for item in items for cue in item.cues)))
   return Sheet(
     language=language,
     scene=scene,
@@ -129,7 +131,7 @@ def _appraisal_items(appraisal: Appraisal) -> tuple[Item, ...]:
 
 
 def _item(kind: str, index: int, cue: Cue) -> Item:
-  sets = tuple(frozenset(map(words.stem, words.words(text))) for text in cue.cues)
+  sets = tuple(frozenset(map(words.stem, words.find_words(text))) for text in cue.cues)
   return Item(kind=kind, index=index, text=cue.text, cues=sets, raw_cues=cue.cues)
 
 

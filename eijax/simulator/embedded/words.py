@@ -77,10 +77,15 @@ def stem(word: str) -> str:
     return _STEMMER.stemWord(word)
 
 
+def find_words(text: str) -> list[str]:
+  """Return the lower-case Latin words and numbers of a text, in order."""
+  return _WORD.findall(normalise(text))
+
+
 @functools.lru_cache(maxsize=1 << 11)
 def words(text: str) -> tuple[str, ...]:
-  """Return the lower-case Latin words and numbers of a text, in order."""
-  return tuple(_WORD.findall(normalise(text)))
+  """The same, remembered: for lines that are looked at again and again."""
+  return tuple(find_words(text))
 
 
 @functools.lru_cache(maxsize=1 << 11)
@@ -96,7 +101,12 @@ def stems(text: str) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=1 << 11)
 def content_stems(text: str) -> frozenset[str]:
   """Return stems that are neither function nor conversation words."""
-  return frozenset(s for s in frozenset(stems(text)) - COMMON_STEMS if len(s) > 1)
+  return content(frozenset(stems(text)))
+
+
+def content(stems_of_text: frozenset[str]) -> frozenset[str]:
+  """Of the stems of a text those that are neither function nor conversation words."""
+  return frozenset(s for s in stems_of_text - COMMON_STEMS if len(s) > 1)
 
 
 @functools.lru_cache(maxsize=1 << 14)
