@@ -70,23 +70,20 @@ def _detail(episode: Episode) -> str:
   best, best_score = '', 1
   for sentence in words.sentences(_user_line(episode)):
     run = re.findall(r"[\w'’-]+", sentence)
-    telling = [len(word) > 2 and words.stem(word.lower()) not in words.COMMON_STEMS for word in run]
-    for start in range(len(run)):
-      for end in range(start + 2, min(start + MAX_DETAIL_WORDS, len(run)) + 1):
-        score = sum(telling[start:end])
-        inside = all(
-          flag or word.lower() in _LINKS for flag, word in zip(telling[start:end], run[start:end])
-        )
-        if (
-          inside
-          and telling[end - 1]
-          and score > best_score
-          and (telling[start] or run[start].lower() in ('my', 'the', 'a', 'an'))
-        ):
-          best, best_score = (
-            ' '.join({'my': 'your'}.get(word.lower(), word) for word in run[start:end]),
-            score,
-          )
+    lowered = [word.lower() for word in run]
+    telling = [len(word) > 2 and words.stem(word) not in words.COMMON_STEMS for word in lowered]
+    inside = [flag or word in _LINKS for flag, word in zip(telling, lowered)]
+    for start, word in enumerate(lowered):
+      if not inside[start] or not (telling[start] or word in ('my', 'the', 'a', 'an')):
+        continue
+      score = telling[start]
+      for last in range(start + 1, min(start + MAX_DETAIL_WORDS, len(run))):
+        if not inside[last]:
+          break
+        score += telling[last]
+        if telling[last] and score > best_score:
+          best = ' '.join({'my': 'your'}.get(word.lower(), word) for word in run[start : last + 1])
+          best_score = score
   return (
     best[:1].lower() + best[1:]
     if best.split()[:1] and best.split()[0].lower() in words.FUNCTION_WORDS
