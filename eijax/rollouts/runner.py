@@ -212,8 +212,7 @@ def _run_free(talks: Iterable[_Talk], runner: _Runner, max_open: int | None) -> 
     for talk, future in zip(ready, runner.ask_policy(ready)):
       report('replied', talk, future)
 
-  # The first line of a talk costs either side most. Half of the talks begin at once, the others each with an answer.
-  ready = list(itertools.islice(talks, None if max_open is None else -(-max_open // 2)))
+  ready = list(itertools.islice(talks, max_open))
   num_open = len(ready)
   while num_open:
     if ready:
@@ -230,8 +229,8 @@ def _run_free(talks: Iterable[_Talk], runner: _Runner, max_open: int | None) -> 
         runner.take_answer(talk, future)
         if talk.is_open:
           ready.append(talk)
-      num_open -= not talk.is_open
-      if max_open is not None and num_open < max_open and (kind == 'answered' or not talk.is_open):
+      if not talk.is_open:
+        num_open -= 1
         opened = list(itertools.islice(talks, 1))
         num_open += len(opened)
         ready += opened
