@@ -20,6 +20,8 @@ _reported: set[str] = set()
 
 
 def _least_said(cue: frozenset[str]) -> str:
+  if len(cue) == 1:
+    return next(iter(cue))
   return min(cue, key=lambda stem: (stem in words.COMMON_STEMS, -len(stem), stem))
 
 

@@ -17,15 +17,29 @@ MAX_FACT_WORDS = 15
 CURT_TRUST = 20
 
 _SUBJECT_BEFORE = r'(?:^|[,;:.]\s+|\b(?:and|that|when|what|how|where|because|if|which|as|than|who|while|after|before|but|so|until|since|why|whether|though|or)\s+)'
-_TO_FIRST = (
-  (r'\byou are\b', 'I am'),
-  (r"\byou're\b", "I'm"),
-  (r'\byou were\b', 'I was'),
-  (r"\byou've\b", "I've"),
-  (r"\byou'd\b", "I'd"),
-  (r"\byou weren't\b", "I wasn't"),
-  (r"\byou aren't\b", "I'm not"),
+# (Pattern, replacement), in their order.
+_TO_FIRST = tuple(
+  (re.compile(pattern, flags), replacement)
+  for pattern, replacement, flags in (
+    (r'\byou are\b', 'I am', re.I),
+    (r"\byou're\b", "I'm", re.I),
+    (r'\byou were\b', 'I was', re.I),
+    (r"\byou've\b", "I've", re.I),
+    (r"\byou'd\b", "I'd", re.I),
+    (r"\byou weren't\b", "I wasn't", re.I),
+    (r"\byou aren't\b", "I'm not", re.I),
+    (rf'({_SUBJECT_BEFORE})you\b(?=\s+\w)', r'\1I', re.I),
+    (r'\byou\b(?=\s*(?:[.,;]|$))', 'me', re.I),
+    (r'\b(to|for|with|at|from|about|of|by|without|behind|beside|than)\s+you\b', r'\1 me', 0),
+    (r'\bYour\b', 'My', 0),
+    (r'\byour\b', 'my', 0),
+    (r'\byourself\b', 'myself', 0),
+    (r'\byours\b', 'mine', 0),
+  )
 )
+_YOU = re.compile(r'\byou\b', re.I)
+_QUOTED = re.compile(r'("[^"]*")')
+_PAUSE = re.compile(r'[;:.]\s')
 
 
 def speak(request: ParsedRequest, judgement, trust: int, seed_text: str) -> str:
@@ -148,7 +162,7 @@ def first_person(bullet: str) -> str | None:
   if len(text.split()) > MAX_FACT_WORDS:
     cut = [
       match.start()
-      for match in re.finditer(r'[;:.]\s', text)
+      for match in _PAUSE.finditer(text)
       if 4 <= len(text[: match.start()].split()) <= MAX_FACT_WORDS
     ]
     if not cut:
@@ -156,23 +170,14 @@ def first_person(bullet: str) -> str | None:
     text = text[: cut[-1]] + '.'
   if text.count('"') % 2:
     return None
-  parts = re.split(r'("[^"]*")', text)
+  parts = _QUOTED.split(text)
   for index in range(0, len(parts), 2):  # Quoted speech keeps its own pronouns.
     part = parts[index]
     if 'you' not in part.lower():
       continue
     for pattern, replacement in _TO_FIRST:
-      part = re.sub(pattern, replacement, part, flags=re.I)
-    part = re.sub(rf'({_SUBJECT_BEFORE})you\b(?=\s+\w)', r'\1I', part, flags=re.I)
-    part = re.sub(r'\byou\b(?=\s*(?:[.,;]|$))', 'me', part, flags=re.I)
-    part = re.sub(
-      r'\b(to|for|with|at|from|about|of|by|without|behind|beside|than)\s+you\b', r'\1 me', part
-    )
-    part = re.sub(r'\bYour\b', 'My', part)
-    part = re.sub(r'\byour\b', 'my', part)
-    part = re.sub(r'\byourself\b', 'myself', part)
-    part = re.sub(r'\byours\b', 'mine', part)
-    if re.search(r'\byou\b', part, re.I):
+      part = pattern.sub(replacement, part)
+    if _YOU.search(part):
       return None
     parts[index] = part
   text = ''.join(parts)
