@@ -16,12 +16,13 @@ runs the command's own code over the test scenarios, and prints:
 - how busy the machine was with other things: the load average before and after. With more than one in the
   queue besides these three processes the ratios say nothing.
 
-All three processes are Python: a request costs about 1 ms of the client and as much of the embedded simulator,
-besides some 10 ms for a scenario that it has not met, and two to three times that where other programs share the
-cores. On two of them these costs, and not the delays, set the pace of a model that answers at once. What the servers say holds the wait for their own interpreter lock, so that a faster simulator
-makes for a shorter ideal as well: compare `elapsed_secs` and CPU time between versions, and ratios within one.
-Seen on two cores with little else running: 1.3 to 1.4 x the greedy schedule of what the servers say and 1.5 to 1.6 x
-their ideal, 1.8 to 2.0 x that of the delays alone; memory that levels off, that of the simulator after 256 scenarios.
+All three processes are Python, and on two cores their CPU time sets the pace of a model that answers at once: about 1.3 ms a request
+of the client, 2.6 ms of the embedded simulator, whose work is part of its latency, and 1.1 ms of the scripted model. The ideal of what
+the servers say holds the wait for their own work, so that a faster simulator makes for a shorter ideal as well: compare
+`elapsed_secs` and CPU time between versions, and ratios within one.
+Seen on two cores with little else running: 6.7 to 7.5 s, as fast as the machine was at the time; 1.25 to 1.4 x the ideal of the delays alone
+(1.02 to 1.15 x their greedy schedule, which has a talk for each request in flight; an evaluation has two), 1.13 to 1.19 x that of what
+the servers say; memory that levels off, that of the simulator after 256 scenarios.
 """
 
 import contextlib
@@ -52,9 +53,9 @@ from eijax.simulator.faults import Faults
 from eijax.simulator.process import SimulatorProcess
 from eijax.simulator.server import PROCESSING_MS
 
-_CONCURRENCY = flags.DEFINE_integer('concurrency', 64, 'Talks at a time.', lower_bound=1)
-_SIMULATOR_LATENCY = flags.DEFINE_float('simulator_latency_secs', 0.2, 'Mean delay of a simulator answer, log-normal.')
-_MODEL_LATENCY = flags.DEFINE_float('model_latency_secs', 0.0, 'Mean delay of a model reply, log-normal.')
+_CONCURRENCY = flags.DEFINE_integer('concurrency', 64, 'Requests in flight to each side.', lower_bound=1)
+_SIMULATOR_LATENCY = flags.DEFINE_float('simulator_latency_secs', 0.2, 'Mean time of a simulator answer, log-normal.')
+_MODEL_LATENCY = flags.DEFINE_float('model_latency_secs', 0.0, 'Mean time of a model reply, log-normal.')
 _SIMULATORS = flags.DEFINE_integer('simulators', 1, 'Processes that serve the simulator.', lower_bound=1)
 _LIMIT = flags.DEFINE_integer('limit', 0, 'Scenarios; 0 for all.')
 _SPLIT = flags.DEFINE_enum('split', 'test', SPLITS, 'Scenarios to play; train has ten times as many.')
