@@ -9,6 +9,7 @@ import pytest
 
 from eijax.chat import errors, wire
 from eijax.chat.client import ChatClient
+from eijax.chat.routes import make_routes
 from fake_endpoint import FakeEndpoint, Fault, chat_body
 
 MESSAGES = [{'role': 'user', 'content': 'Hi.'}]
@@ -83,6 +84,18 @@ def test_closing_a_client_breaks_off_what_is_under_way():
     assert time.monotonic() - start < 2.5
     assert len(endpoint.requests) == 1
     endpoint.script.clear()
+
+
+def test_a_closed_wire_says_so():
+  with FakeEndpoint() as endpoint:
+    [route] = make_routes([endpoint.url], [], 'KEYS')
+    closed = wire.Wire([route], 5.0, 20.0)
+    assert closed.send(route, 'GET', '/models').status == 200
+    closed.close()
+    for _ in range(2):  # With the handle that was closed, and with a new one.
+      exchange = closed.send(route, 'GET', '/models')
+      assert (exchange.status, exchange.trouble, exchange.reason) == (0, 'unreachable', 'the client was closed')
+    assert endpoint.num_connections == 1
 
 
 def test_a_redirect_is_not_followed():

@@ -27,6 +27,7 @@ MAX_BODY_BYTES = 16 << 20  # A completion of 100,000 tokens is below 1 MiB.
 # Headers that a reader of answers needs; the others may hold cookies and account names.
 _KEPT_HEADERS = ('content-type', 'retry-after', 'retry-after-ms', 'location', 'x-request-id')
 _CONNECT_TIMEOUT_SECS = 10.0
+_CLOSED = 'the client was closed'
 _LEAST_SECRET_CHARS = 8  # Shorter keys could stand in an answer by chance.
 
 
@@ -176,15 +177,18 @@ class Wire:
     """Send one request and read the whole answer; never raises for what the other side does."""
     start = time.monotonic()
     status, headers, content, trouble, reason = 0, {}, b'', '', ''
-    handle, answer = self._handle(route, method, path), _Answer(self._timeout_secs, self._closed)
-    # A body that is read, not handed over, cannot be sent twice: libcurl would do so unseen where a kept connection breaks.
-    handle.setopt(pycurl.READFUNCTION, io.BytesIO(body).read)
-    if method == 'POST':
-      handle.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
-    handle.setopt(pycurl.HEADERFUNCTION, answer.take_header)
-    handle.setopt(pycurl.WRITEFUNCTION, answer.take_piece)
-    handle.setopt(pycurl.XFERINFOFUNCTION, answer.watch)
+    handle, answer = self._own_handle(), _Answer(self._timeout_secs, self._closed)
     try:
+      if self._closed.is_set():
+        raise _Trouble('unreachable', _CLOSED)
+      self._set(handle, route, method, path)
+      # A body that is read, not handed over, cannot be sent twice: libcurl would do so unseen where a kept connection breaks.
+      handle.setopt(pycurl.READFUNCTION, io.BytesIO(body).read)
+      if method == 'POST':
+        handle.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
+      handle.setopt(pycurl.HEADERFUNCTION, answer.take_header)
+      handle.setopt(pycurl.WRITEFUNCTION, answer.take_piece)
+      handle.setopt(pycurl.XFERINFOFUNCTION, answer.watch)
       handle.perform()
       content, headers, status = answer.body(), answer.headers, handle.getinfo(pycurl.RESPONSE_CODE)
     except pycurl.error as error:
@@ -204,6 +208,8 @@ class Wire:
 
   def _trouble(self, handle: pycurl.Curl, answer: _Answer, error: pycurl.error, secs: float) -> tuple[str, str]:
     """(Name, reason) of what went wrong."""
+    if self._closed.is_set():  # The handle may be closed as well.
+      return 'unreachable', _CLOSED
     code, words = error.args
     if answer.is_too_large:
       return 'too_large', _too_large()
@@ -222,13 +228,17 @@ class Wire:
       content = content.replace(secret, b'***')
     return content
 
-  def _handle(self, route: Route, method: str, path: str) -> pycurl.Curl:
-    """This thread's handle, set for one kind of request."""
+  def _own_handle(self) -> pycurl.Curl:
+    """This thread's handle."""
     handle = getattr(self._local, 'handle', None)
     if handle is None:
       handle = self._local.handle = self._new_handle()
       self._handles.append(handle)
       self._local.kind = None
+    return handle
+
+  def _set(self, handle: pycurl.Curl, route: Route, method: str, path: str) -> None:
+    """Set a handle for one kind of request, where it is not."""
     if self._local.kind != (route, method, path):
       headers = ['Content-Type: application/json', 'Accept: application/json', 'Expect:']
       if route.key:
@@ -237,7 +247,6 @@ class Wire:
       handle.setopt(pycurl.HTTPHEADER, headers)
       handle.setopt(pycurl.POST if method == 'POST' else pycurl.HTTPGET, 1)
       self._local.kind = (route, method, path)
-    return handle
 
   def _new_handle(self) -> pycurl.Curl:
     handle = pycurl.Curl()
