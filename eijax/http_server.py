@@ -1,6 +1,6 @@
-"""What our HTTP services share: JSON in and out, size limits, keys, server-sent events, an orderly end.
+"""HTTP services with a thread for each connection: JSON in and out, size limits, keys, server-sent events, an orderly end.
 
-Standard library only; HTTP/1.1 keep-alive, one thread a connection.
+For services whose answers are few and long. Standard library only; HTTP/1.1 keep-alive.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ import socket
 import socketserver
 import sys
 import threading
+from typing import Protocol
 
 from eijax import collector
 
@@ -81,16 +82,9 @@ class JsonHandler(http.server.BaseHTTPRequestHandler):
 
   def send(self, status: int, payload: object, headers: Mapping[str, str] | None = None) -> None:
     """Send an answer in JSON."""
-    self.send_bytes(status, json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace'), headers)
-
-  def send_bytes(
-      self, status: int, data: bytes, headers: Mapping[str, str] | None = None, *, declared: int | None = None,
-  ) -> None:
-    """Send an answer; `declared` is a Content-Length other than the true one, for a service that misbehaves."""
-    headers = {'Content-Type': 'application/json; charset=utf-8', **(headers or {})}
-    if 'Transfer-Encoding' not in headers:
-      headers['Content-Length'] = str(len(data) if declared is None else declared)
-    self._send_head(status, headers)
+    data = json.dumps(payload, ensure_ascii=False).encode('utf-8', 'replace')
+    self._send_head(status, {
+        'Content-Type': 'application/json; charset=utf-8', **(headers or {}), 'Content-Length': str(len(data))})
     if self.command != 'HEAD':
       self.wfile.write(data)
     self.wfile.flush()
@@ -172,8 +166,21 @@ class JsonServer(http.server.ThreadingHTTPServer):
       super().handle_error(request, client_address)
 
 
+class Service(Protocol):
+  """What can be served until a signal comes: a JsonServer, or one of `eijax.http_loop`."""
+
+  def serve_forever(self, poll_interval: float = ...) -> None:
+    """Serve until `shutdown`."""
+
+  def shutdown(self) -> None:
+    """End it, from another thread."""
+
+  def server_close(self) -> None:
+    """Give the address back."""
+
+
 def serve_until_stopped(
-    server: JsonServer, ready_line: str, *, before_end: Callable[[int], None] = lambda number: None,
+    server: Service, ready_line: str, *, before_end: Callable[[int], None] = lambda number: None,
 ) -> None:
   """Print the ready line and serve until SIGTERM or SIGINT.
 

@@ -25,6 +25,9 @@ async def act_out(request: web.BaseRequest, fault: str) -> web.StreamResponse:
     return http_loop.bytes_response(200, _BODIES[fault])
   if fault == 'silence':
     await asyncio.sleep(faults.SILENCE_SECS)
+  if request.transport is None:  # The client has left before we could.
+    return web.Response()
+  if fault == 'silence':
     request.transport.close()
   elif fault == 'reset':
     _reset(request.transport)
