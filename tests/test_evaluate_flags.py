@@ -8,12 +8,14 @@ import pytest
 
 from eijax.errors import UsageError
 from eijax.evaluate import flags as flags_lib
-from eijax.evaluate.config import EvaluateConfig
+from eijax.evaluate.config import EvaluateConfig, ModelConfig, ModelFacts
+from eijax.evaluate.run import requests_and_talks
 from eijax.settings import differences, to_plain
+from eijax.simulator.config import SimulatorConfig
 
 ALL = flags_lib.MODEL_FLAGS | flags_lib.SIMULATOR_FLAGS | flags_lib.OWN_FLAGS
 # Values that no flag sets by itself, and why.
-WITHOUT_FLAG = {'model.name': 'is --model', 'simulator.concurrency': 'follows --simulator_concurrency and the number of talks'}
+WITHOUT_FLAG = {'model.name': 'is --model', 'simulator.concurrency': 'follows --simulator_concurrency and --concurrency'}
 # Where twice the default would be no valid other value.
 OTHER_VALUES = {
     'model_url': 'http://a:1/v1, http://b:2/v1', 'simulator_url': 'http://a:1/v1', 'model_extra_body': '{"top_p": 0.9}',
@@ -94,3 +96,20 @@ def test_numbers_are_finite(text):
       with pytest.raises(UsageError, match=f'--{name}={text} must be a finite number'):
         build(f'--{name}={text}')
   assert math.isfinite(build().simulator.timeout_secs)
+
+
+@pytest.mark.parametrize('kind, embedded, flags_given, expected', [
+    ('endpoint', False, {}, (64, 64, 128)),
+    ('endpoint', False, {'concurrency': 1}, (1, 1, 1)),  # One talk after another.
+    ('endpoint', False, {'concurrency': 10, 'simulator_concurrency': 4}, (10, 4, 14)),
+    ('endpoint', False, {'concurrency': 10, 'open_talks': 3}, (10, 10, 3)),
+    ('endpoint', True, {'concurrency': 32}, (32, 8, 40)),
+    ('scripted', False, {'concurrency': 10}, (10, 10, 10)),
+    ('local', False, {'model_concurrency': 2}, (2, 64, 64)),
+])
+def test_as_many_talks_are_open_as_keep_both_sides_busy(kind, embedded, flags_given, expected):
+  config = EvaluateConfig(
+      model=ModelConfig(name='m'), simulator=SimulatorConfig(urls=() if embedded else ('http://127.0.0.1:9/v1',)), scenarios='s', **flags_given)
+  facts = ModelFacts(kind=kind, label='m', settings={}, thinking=False, lockstep=kind == 'local', concurrency=64)
+  in_flight, open_talks = requests_and_talks(config, facts)
+  assert (in_flight['model'], in_flight['simulator'], open_talks) == expected
