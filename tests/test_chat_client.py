@@ -7,8 +7,9 @@ import time
 import pytest
 
 from eijax.chat import client as client_lib
-from eijax.chat import errors
+from eijax.chat import errors, outcomes
 from eijax.chat.client import ChatClient
+from eijax.chat.wire import Exchange
 from eijax.errors import UsageError
 from fake_endpoint import FakeEndpoint, Fault, chat_body
 
@@ -179,6 +180,17 @@ def test_unreadable_retry_after_does_not_matter():
     with FakeEndpoint(script=[Fault(503, b'', {'Retry-After': value})]) as endpoint:
       with make_client(endpoint) as client:
         assert client.complete(MESSAGES).retries == 1
+
+
+def test_the_wait_that_is_asked_for_is_finite_and_in_universal_time(monkeypatch):
+  monkeypatch.setattr(outcomes.time, 'time', lambda: 1_800_000_000.0)  # Fri, 15 Jan 2027 08:00:00 GMT.
+  for name, value, secs in (
+      ('retry-after', '7', 7.0), ('retry-after', '0.25', 0.25), ('retry-after-ms', '1500', 1.5), ('retry-after', '-3', 0.0),
+      ('retry-after', 'Fri, 15 Jan 2027 08:00:09 GMT', 9.0), ('retry-after', '15 Jan 2027 08:00:09 -0000', 9.0),
+      ('retry-after', 'Fri, 15 Jan 2027 08:00:09', 9.0), ('retry-after', 'Fri, 15 Jan 2027 07:00:00 GMT', 0.0),
+      ('retry-after', 'soon', None), ('retry-after', 'nan', None), ('retry-after', '1e999', None), ('retry-after-ms', 'inf', None)):
+    exchange = Exchange(url='u', keyed=False, sent=b'', headers={name: value})
+    assert outcomes.retry_after_secs(exchange) == secs, value
 
 
 def test_next_url_is_tried_at_once(monkeypatch):

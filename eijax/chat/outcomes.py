@@ -2,6 +2,7 @@
 
 import dataclasses
 import email.utils
+import math
 import time
 from collections.abc import Callable
 
@@ -122,10 +123,13 @@ def retry_after_secs(exchange: Exchange) -> float | None:
   """The wait that a server asks for, None where it does not or cannot be read."""
   try:
     if 'retry-after-ms' in exchange.headers:
-      return max(0.0, float(exchange.headers['retry-after-ms']) / 1000)
-    value = exchange.headers['retry-after']
-    # Seconds, by some providers with a fraction, or an HTTP date.
-    secs = email.utils.parsedate_to_datetime(value).timestamp() - time.time() if value.strip()[:1].isalpha() else float(value)
-    return max(0.0, secs)
-  except (KeyError, ValueError, OverflowError):
+      secs = float(exchange.headers['retry-after-ms']) / 1000
+    else:
+      value = exchange.headers['retry-after']
+      try:
+        secs = float(value)  # By some providers with a fraction.
+      except ValueError:
+        secs = email.utils.mktime_tz(email.utils.parsedate_tz(value)) - time.time()
+    return max(0.0, secs) if math.isfinite(secs) else None
+  except (KeyError, TypeError, ValueError, OverflowError):
     return None  # Not a time: the usual back-off serves.

@@ -88,8 +88,9 @@ def run(config: EvaluateConfig, options: Options) -> dict[str, Any]:
     def tokens() -> dict[str, dict[str, int]]:
       return {role: meter.totals() for role, meter in meters.items()}
 
+    simulator_settings = dataclasses.replace(config.simulator, concurrency=in_flight['simulator'])
     simulator = stack.enter_context(
-        open_simulator(dataclasses.replace(config.simulator, concurrency=in_flight['simulator']), config.seed, meter=meters['simulator'], exchanges=exchanges))
+        open_simulator(simulator_settings, config.seed, meter=meters['simulator'], exchanges=exchanges))
     policy, end_talk = stack.enter_context(sides.open_model(
         facts, config, scenarios, concurrency=in_flight['model'], meter=meters['model'], exchanges=exchanges))
     folder.claim()
